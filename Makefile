@@ -1,0 +1,71 @@
+# One command per wish. Everything is installed into $(VENV); nothing else on the machine is touched.
+#   make demo    the whole package at work on 188 molecules       make test    all tests
+#   make check   tests, lint, types                               make bench   measured against the rivals
+# Variables: PYTHON (an interpreter >= 3.11), PIP_ARGS (more arguments for pip, e.g. another index),
+#            PYTEST_ARGS (default: two processes), DEMO_ARGS (e.g. "--limit 40").
+
+PYTHON ?= python3
+PIP_ARGS ?=
+PYTEST_ARGS ?= -n 2
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+VENV ?= .venv
+BENCH_VENV ?= .venv-bench
+
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.setup-stamp
+BENCH_STAMP := $(BENCH_VENV)/.setup-stamp
+export MPLBACKEND := Agg
+
+.PHONY: setup demo test lint types check bench clean
+.DEFAULT_GOAL := check
+# An environment is made once and kept, though only its stamp is a goal.
+.PRECIOUS: %/bin/python
+
+setup: $(STAMP)
+
+# Debian's Python may lack ensurepip. Then: an empty environment, filled by the pip outside; failing that, virtualenv.
+%/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "markovot needs Python >= 3.11; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $* || { \
+	  rm -rf $*; \
+	  $(PYTHON) -m venv --without-pip $* && \
+	  $(PYTHON) -m pip --python $*/bin/python install $(PIP_ARGS) pip; \
+	} || { rm -rf $*; $(PYTHON) -m virtualenv $*; } || { \
+	  rm -rf $*; \
+	  echo "No way to make a virtual environment: install python3-venv, pip >= 22.3, or virtualenv." >&2; exit 1; }
+
+# torch first and alone, so that its index, if PIP_ARGS names one, decides which build it is.
+$(STAMP): pyproject.toml constraints.txt | $(PY)
+	$(PY) -m pip install --quiet $(PIP_ARGS) "$$(grep '^torch==' constraints.txt)"
+	$(PY) -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(PY) -m markovot.demo $(DEMO_ARGS)
+
+test: $(STAMP)
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(PY) -m ruff check .
+
+types: $(STAMP)
+	$(PY) -m mypy
+
+check: test lint types
+
+# The rivals pin and pull in a lot, so they have an environment of their own, beside markovot.
+$(BENCH_STAMP): benchmarks/requirements.txt | $(BENCH_VENV)/bin/python
+	$(BENCH_VENV)/bin/python -m pip install --quiet $(PIP_ARGS) "$$(grep '^torch==' benchmarks/requirements.txt)"
+	$(BENCH_VENV)/bin/python -m pip install --quiet $(PIP_ARGS) -r benchmarks/requirements.txt
+	$(BENCH_VENV)/bin/python -m pip install --quiet $(PIP_ARGS) --no-deps -e .
+	@touch $@
+
+bench: $(BENCH_STAMP)
+	$(BENCH_VENV)/bin/python benchmarks/run.py $(BENCH_ARGS)
+
+clean:
+	rm -rf out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

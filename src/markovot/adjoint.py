@@ -1,0 +1,205 @@
+r"""Solve for the distance, and differentiate it: the implicit gradient.
+
+Let v be the gradient of a loss in C*, P the optimal plans at C*, and f_ij, g_ij their potentials. Differentiating
+`C* = delta D + (1 - delta) OT(A, B; C*)`, with dOT = <pi, dC> + <f, dA> + <g, dB> + KL deps (envelope theorem), gives
+
+    K dC* = delta dD + (D - OT) ddelta + (1 - delta) (<f, dA> + <g, dB> + KL deps),        K = I - (1 - delta) P
+
+so with the ONE solve `K^T L = v`
+
+    grad D = delta L                                grad delta   = <L, D - OT>
+    grad A_ik = (1 - delta) sum_j L_ij f_ij^k       grad epsilon = (1 - delta) <L, KL>
+    grad B_jl = (1 - delta) sum_i L_ij g_ij^l
+
+The distance itself, `d = OT(nu, mu; C*)`, contributes `v = pi_0`, grad nu = f_0, grad mu = g_0, and its KL to grad epsilon.
+(Brugere, Wan and Wang 2023, and their notes on the gradient, where F^T L is the contraction with the potentials.)
+
+Off the support of a row its potential is the soft c-transform, the derivative for mass moved there. Potentials are defined
+up to a constant, so gradients in laws are defined on the tangent space of the simplex: `centre_rows` makes their mean zero.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from markovot.bellman import Bellman
+from markovot.fixed_point import FixedPoint, Solver, iterate
+from markovot.solution import Status
+from markovot.transport.newton import TransportResult
+from markovot.transport.rows import Rows
+from markovot.transport.single import solve_problems
+
+# The adjoint is solved to this share of the solver's rtol, and never asked for more than rounding allows.
+ADJOINT_SHARE, ADJOINT_FLOOR = 1e-3, 1e-14
+ADJOINT_STEPS = 1000
+# Of the wanted error, the share that the fixed point may take; the initial coupling takes the rest.
+FIXED_POINT_SHARE = 0.9
+
+
+class Entries(NamedTuple):
+    """Where the rows of a chain may vary: at stored entries (pattern), or everywhere (None); and the real states."""
+
+    pattern: Rows | None
+    mask: Tensor  # bool (B, n)
+
+
+class Inputs(NamedTuple):
+    """The tensors in which the distance is differentiable; float64, one item of the batch after another."""
+
+    ground: Tensor  # (P, n, m)
+    x: Tensor  # transition (B, n, n), or stored values (nnz,)
+    y: Tensor
+    initial_x: Tensor  # (P, n)
+    initial_y: Tensor  # (P, m)
+    discount: Tensor  # (P,)
+    epsilon: Tensor  # (P,)
+
+
+@dataclass
+class Solved:
+    """A solved batch: what the solution shows, and what its gradient needs."""
+
+    bellman: Bellman
+    fixed_point: FixedPoint
+    outer: TransportResult
+    inputs: Inputs
+    entries_x: Entries
+    entries_y: Entries
+    rtol: float
+    plan: Tensor = field(init=False)
+    _occupation: Tensor | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.plan = coupling(self.inputs.initial_x, self.inputs.initial_y, self.cost_to_go, self.inputs.epsilon, self.outer)
+
+    @property
+    def cost_to_go(self) -> Tensor:
+        """The middle of the enclosure of C*; zero at padding."""
+        centre = self.fixed_point.enclosure.centre
+        return centre if self.bellman.mask is None else centre * self.bellman.mask
+
+    @property
+    def value(self) -> Tensor:
+        """The middle of the certified interval, (P,)."""
+        return 0.5 * (self.outer.lower + self.outer.upper)
+
+    @property
+    def error_bound(self) -> Tensor:
+        """Half the certified interval, (P,): OT commutes with constants, so an error in C* passes through unchanged."""
+        return 0.5 * (self.outer.upper - self.outer.lower) + self.fixed_point.enclosure.radius
+
+    def occupation(self) -> Tensor:
+        """L for v = pi_0, the unnormalised discounted occupation, (P, n, m)."""
+        if self._occupation is None:
+            self._occupation = self._adjoint(self.plan)
+        return self._occupation
+
+    def _adjoint(self, v: Tensor) -> Tensor:
+        tolerance = max(ADJOINT_FLOOR, ADJOINT_SHARE * self.rtol) * v.abs().flatten(1).sum(1)
+        active = torch.ones(len(v), dtype=torch.bool, device=v.device)
+        return self.bellman.engine.solve(
+            v, self.inputs.discount, tolerance, active, transpose=True, max_iter=ADJOINT_STEPS
+        ).x
+
+    def pullback(
+        self, needed: tuple[bool, ...], grad_value: Tensor | None, grad_cost_to_go: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """Gradients in `Inputs`, of which only the needed ones are computed."""
+        need = Inputs(*needed)
+        engine, given = self.bellman.engine, self.inputs
+        inner = need.ground or need.x or need.y or need.discount or need.epsilon
+        adjoint = self._pulled(grad_value, grad_cost_to_go) if inner else torch.zeros_like(given.ground)
+        seed = torch.zeros_like(given.discount) if grad_value is None else grad_value
+        passed_on = (1 - given.discount)[:, None, None] * adjoint
+        result: dict[str, Tensor | None] = dict.fromkeys(Inputs._fields)
+        if need.ground:
+            result["ground"] = given.discount[:, None, None] * adjoint
+        if need.x:
+            result["x"] = centre_rows(engine.gradient_x(passed_on, self.entries_x.pattern), self.entries_x)
+        if need.y:
+            result["y"] = centre_rows(engine.gradient_y(passed_on, self.entries_y.pattern), self.entries_y)
+        if need.initial_x:
+            result["initial_x"] = seed[:, None] * centre_law(self.outer.f, self._real(2))
+        if need.initial_y:
+            result["initial_y"] = seed[:, None] * centre_law(self.outer.g, self._real(1))
+        if need.discount:
+            result["discount"] = (adjoint * (given.ground - self.fixed_point.enclosure.local)).flatten(1).sum(1)
+        if need.epsilon:
+            result["epsilon"] = (passed_on * engine.kl()).flatten(1).sum(1) + seed * self._outer_kl()
+        return tuple(Inputs(**result))
+
+    def _pulled(self, grad_value: Tensor | None, grad_cost_to_go: Tensor | None) -> Tensor:
+        """L for the v of a loss; linear, so the part of the value is a multiple of the occupation."""
+        total = torch.zeros_like(self.plan)
+        if grad_value is not None:
+            total = grad_value[:, None, None] * self.occupation()
+        if grad_cost_to_go is not None:
+            total = total + self._adjoint(grad_cost_to_go)
+        return total
+
+    def _real(self, axis: int) -> Tensor | None:
+        mask = self.bellman.mask
+        return None if mask is None else mask.any(dim=axis)
+
+    def _outer_kl(self) -> Tensor:
+        scores = self.outer.f[:, :, None] + self.outer.g[:, None, :] - self.cost_to_go
+        return (self.plan * scores).flatten(1).sum(1) / self.inputs.epsilon
+
+
+def coupling(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor, found: TransportResult) -> Tensor:
+    """The plan `a_k b_l exp((f_k + g_l - C_kl) / eps)`, (Q, n, m)."""
+    mass = a[:, :, None] * b[:, None, :]
+    scores = (found.f[:, :, None] + found.g[:, None, :] - cost) / epsilon[:, None, None]
+    return torch.where(mass > 0, mass * scores.clamp(max=700.0).exp(), 0.0)
+
+
+def centre_law(gradient: Tensor, real: Tensor | None) -> Tensor:
+    """A gradient in laws (P, n), projected on the tangent space of the simplex: mean zero over the real states."""
+    if real is None:
+        return gradient - gradient.mean(1, keepdim=True)
+    mean = (gradient * real).sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(real, gradient - mean, 0.0)
+
+
+def centre_rows(gradient: Tensor, entries: Entries) -> Tensor:
+    """A gradient in transition rows, projected on the tangent space: rows have mean zero over the entries that may vary."""
+    if entries.pattern is None:
+        real = entries.mask[:, :, None] & entries.mask[:, None, :]
+        mean = (gradient * real).sum(2, keepdim=True) / real.sum(2, keepdim=True).clamp(min=1)
+        return torch.where(real, gradient - mean, 0.0)
+    degrees = entries.pattern.degrees.reshape(-1)
+    owner = torch.repeat_interleave(degrees)
+    sums = torch.zeros(degrees.numel(), dtype=gradient.dtype, device=gradient.device).index_add_(0, owner, gradient)
+    return gradient - (sums / degrees.clamp(min=1))[owner]
+
+
+def wanted_error(bellman: Bellman, rtol: float) -> Tensor:
+    """The error that `rtol` stands for, (P,)."""
+    spread = bellman.largest(bellman.ground) - bellman.smallest(bellman.ground)
+    return rtol * torch.where(spread > 0, spread, 1.0)
+
+
+def solve(
+    bellman: Bellman,
+    solver: Solver,
+    inputs: Inputs,
+    entries: tuple[Entries, Entries],
+    *,
+    start: Tensor | None,
+    start_potential: Tensor | None,
+    polish: bool,
+) -> Solved:
+    """Find C* and the initial coupling to the solver's tolerance."""
+    wanted = wanted_error(bellman, solver.rtol)
+    found = iterate(bellman, solver, FIXED_POINT_SHARE * wanted, start, polish=polish)
+    centre = found.enclosure.centre if bellman.mask is None else found.enclosure.centre * bellman.mask
+    gap = (1 - FIXED_POINT_SHARE) * wanted * (1e-3 if polish else 1.0)
+    outer = solve_problems(inputs.initial_x, inputs.initial_y, centre, inputs.epsilon, gap, init=start_potential)
+    solved = Solved(bellman, found, outer, inputs, *entries, rtol=solver.rtol)
+    for item, (bound, limit) in enumerate(zip(solved.error_bound.tolist(), wanted.tolist(), strict=True)):
+        if found.status[item] is Status.CONVERGED and not bound <= limit:
+            found.status[item] = Status.STALLED
+    return solved
+

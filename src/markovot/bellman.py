@@ -1,0 +1,99 @@
+"""The Bellman operator of a pair of chains, and the certificate for its fixed point.
+
+    T(C)_ij = delta D_ij + (1 - delta) OT_eps(A_i, B_j; C),        C* = T(C*)
+
+T is monotone and `T(C + s) = T(C) + (1 - delta) s` for constants s. Hence (MacQueen), with `w = (1 - delta) / delta`,
+
+    a <= T(C) - C <= b    implies    T(C) + w a <= C* <= T(C) + w b.
+
+Where T(C) is itself only known to lie in [lower, upper], `a = min(lower - C)` and `b = max(upper - C)` will do.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from markovot.linear import Linear
+from markovot.transport.rows import Rows
+
+
+class Engine(Protocol):
+    """All local transport problems of P pairs of chains that share, in each pair, one cost (P, n, m).
+
+    `sweep` solves them and freezes their plans; the other methods use these. Before the first sweep the plans are the
+    independent couplings.
+    """
+
+    def sweep(self, cost: Tensor, gap: Tensor, active: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def apply(self, v: Tensor, active: Tensor) -> Tensor: ...
+
+    def apply_transpose(self, v: Tensor, active: Tensor) -> Tensor: ...
+
+    def solve(
+        self, rhs: Tensor, discount: Tensor, tolerance: Tensor, active: Tensor, *, transpose: bool, max_iter: int
+    ) -> Linear: ...
+
+    def kl(self) -> Tensor: ...
+
+    def gradient_x(self, weights: Tensor, pattern: Rows | None) -> Tensor: ...
+
+    def gradient_y(self, weights: Tensor, pattern: Rows | None) -> Tensor: ...
+
+    def couplings(self, item: int) -> tuple[Tensor, Tensor, Tensor]: ...
+
+
+class Enclosure(NamedTuple):
+    """`base + low <= C* <= base + high` for each item, and where C stands: `residual = T(C) - C`."""
+
+    base: Tensor  # (P, n, m), a lower value of T(C)
+    low: Tensor  # (P,)
+    high: Tensor  # (P,)
+    residual: Tensor  # (P, n, m)
+    local: Tensor  # (P, n, m), lower values of the local problems
+
+    @property
+    def radius(self) -> Tensor:
+        """Half the width: the certified error of `centre` in the maximum norm, (P,)."""
+        return 0.5 * (self.high - self.low)
+
+    @property
+    def centre(self) -> Tensor:
+        """The middle of the enclosure (P, n, m)."""
+        return self.base + (0.5 * (self.high + self.low))[:, None, None]
+
+
+@dataclass(frozen=True)
+class Bellman:
+    """T for P pairs: engine, ground cost (P, n, m), discount (P,), and which entries stand for pairs of states."""
+
+    engine: Engine
+    ground: Tensor
+    discount: Tensor
+    mask: Tensor | None  # bool (P, n, m); None: all
+
+    def largest(self, values: Tensor) -> Tensor:
+        """The maximum over the real entries, (P,)."""
+        if self.mask is not None:
+            values = values.masked_fill(~self.mask, -torch.inf)
+        return values.flatten(1).amax(1)
+
+    def smallest(self, values: Tensor) -> Tensor:
+        """The minimum over the real entries, (P,)."""
+        return -self.largest(-values)
+
+    def enclose(self, cost: Tensor, gap: Tensor, active: Tensor) -> Enclosure:
+        """Apply T to `cost`, with local values to within `gap`, and enclose the fixed point."""
+        lower, upper = self.engine.sweep(cost, gap, active)
+        delta = self.discount[:, None, None]
+        base = delta * self.ground + (1 - delta) * lower
+        spread = (1 - self.discount) * (upper - lower).flatten(1).amax(1)
+        residual = base - cost
+        if self.mask is not None:
+            residual = residual * self.mask
+        weight = (1 - self.discount) / self.discount
+        low = weight * self.smallest(residual)
+        high = weight * (self.largest(residual) + spread) + spread
+        return Enclosure(base, low, high, residual, lower)

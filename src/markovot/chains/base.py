@@ -1,0 +1,243 @@
+"""What a chain is made of: transition rows in one of two layouts, initial law, features; conversions."""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from markovot import compressed, stationary, validate
+from markovot.compressed import Compressed
+from markovot.transport.rows import Rows
+
+
+class ChainBase:
+    """The tensors of a chain or a batch of chains, without checks: see MarkovChain."""
+
+    def __init__(
+        self,
+        rows: Tensor | Compressed,
+        *,
+        initial: str | Tensor,
+        features: Tensor | None = None,
+        state_names: list[Any] | None = None,
+        sizes: Tensor | None = None,
+    ) -> None:
+        self._rows = rows
+        self._initial = initial
+        self._sizes = sizes
+        self._padded = sizes is not None
+        self._mask: Tensor | None = None
+        self._stationary: tuple[int, Tensor] | None = None
+        self.features = features
+        self.state_names = state_names
+        shape = rows.shape[:-1] if isinstance(rows, Tensor) else rows.rows_shape
+        self.batch_shape: torch.Size = shape[:-1]
+        self.num_states: int = shape[-1]
+
+    # --- what it is
+    @property
+    def is_sparse(self) -> bool:
+        """Whether only some entries of the transition rows are stored."""
+        return not isinstance(self._rows, Tensor)
+
+    @property
+    def parameter(self) -> Tensor:
+        """The tensor through which gradients flow: `transition` if dense, `values` if sparse."""
+        return self._rows if isinstance(self._rows, Tensor) else self._rows.values
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """float32 or float64."""
+        return self.parameter.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the chain lives."""
+        return self.parameter.device
+
+    @property
+    def transition(self) -> Tensor:
+        """Transition matrices (*batch, n, n) of a dense chain; zero rows at padded states."""
+        if isinstance(self._rows, Tensor):
+            return self._rows
+        raise AttributeError("transition: this chain has the sparse layout. Use chain.to_dense().transition.")
+
+    @property
+    def compressed(self) -> Compressed:
+        """Row pointers, column indices and values of a sparse chain."""
+        if isinstance(self._rows, Tensor):
+            raise AttributeError(
+                "indptr, indices, values: this chain has the dense layout. Use chain.transition."
+            )
+        return self._rows
+
+    @property
+    def indptr(self) -> Tensor:
+        """Row pointers (*batch, n+1) of a sparse chain; row i: `values[indptr[..., i]:indptr[..., i+1]]`."""
+        return self.compressed.indptr
+
+    @property
+    def indices(self) -> Tensor:
+        """The target states of the stored entries of a sparse chain, (nnz,)."""
+        return self.compressed.indices
+
+    @property
+    def values(self) -> Tensor:
+        """The stored probabilities of a sparse chain, (nnz,)."""
+        return self.compressed.values
+
+    @property
+    def sizes(self) -> Tensor:
+        """Numbers of real states, int64 (*batch,)."""
+        if self._sizes is None:
+            self._sizes = torch.full(self.batch_shape, self.num_states, device=self.device)
+        return self._sizes
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether this is a stack, so that some states may be padding."""
+        return self._padded
+
+    @property
+    def mask(self) -> Tensor:
+        """True at real states, bool (*batch, n)."""
+        if self._mask is None:
+            self._mask = torch.arange(self.num_states, device=self.device) < self.sizes[..., None]
+        return self._mask
+
+    @property
+    def initial_law(self) -> str:
+        """Where the initial law comes from: "stationary", "uniform" or "given"."""
+        return self._initial if isinstance(self._initial, str) else "given"
+
+    @property
+    def initial(self) -> Tensor:
+        """The initial law (*batch, n), zero at padded states.
+
+        A stationary law is computed at the first use, with its gradient in the transition probabilities.
+
+        Raises:
+            ValueError: the law is to be the stationary one, and that is not unique.
+        """
+        if isinstance(self._initial, Tensor):
+            return self._initial
+        if self._initial == "uniform":
+            return self.mask.to(self.dtype) / self.sizes[..., None]
+        parameter = self.parameter
+        # Kept only where it carries no gradient, and only as long as nobody writes into the tensor.
+        version = -1 if parameter.requires_grad or parameter.is_inference() else parameter._version
+        if self._stationary is None or self._stationary[0] != version or version < 0:
+            mask = self.mask if self._padded else None
+            if isinstance(self._rows, Tensor):
+                self._stationary = version, stationary.of_dense(self._rows, mask)
+            else:
+                self._stationary = version, stationary.of_compressed(self._rows, mask)
+        law = self._stationary[1]
+        if version < 0:
+            self._stationary = None
+        return law
+
+    def rows(self) -> Rows:
+        """The positive probabilities, float64, detached, the batch flattened: what transport engines take."""
+        n = self.num_states
+        sizes = self.sizes.reshape(-1)
+        values = self.parameter.detach().double()
+        if isinstance(self._rows, Tensor):
+            flat = values.reshape(-1, n)
+            owner, indices = torch.nonzero(flat, as_tuple=True)
+            shape = (len(sizes), n)
+            return Rows(sizes, compressed.pointers(owner, shape), indices, flat[owner, indices])
+        indptr = self.indptr.reshape(-1, n + 1)
+        if bool((values > 0).all()):
+            return Rows(sizes, indptr, self.indices, values)
+        keep = values > 0
+        return Rows(
+            sizes,
+            compressed.pointers(self._rows.owner()[keep], (len(sizes), n)),
+            self.indices[keep],
+            values[keep],
+        )
+
+    # --- conversions
+    def _replace(self, rows: Tensor | Compressed, change: Callable[[Tensor], Tensor]) -> Self:
+        """The same chain with other rows, all other tensors changed by `change`."""
+        return type(self)(
+            rows,
+            initial=self._initial if isinstance(self._initial, str) else change(self._initial),
+            features=None if self.features is None else change(self.features),
+            state_names=self.state_names,
+            sizes=change(self.sizes) if self._padded else None,
+        )
+
+    def to_dense(self) -> Self:
+        """The same chain in the dense layout, differentiable in the stored values of this one."""
+        return (
+            self
+            if isinstance(self._rows, Tensor)
+            else self._replace(self._rows.to_dense(), lambda tensor: tensor)
+        )
+
+    def detach(self) -> Self:
+        """The same chain, cut off from the tensors it was made from."""
+        if isinstance(self._rows, Tensor):
+            return self._replace(self._rows.detach(), Tensor.detach)
+        return self._replace(self._rows._replace(values=self.values.detach()), Tensor.detach)
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """The same chain on another device, or in float32 or float64; arguments as for `torch.Tensor.to`.
+
+        Integer features stay integers. Differentiable.
+
+        Raises:
+            TypeError: a dtype other than float32 and float64.
+        """
+        probe = self.parameter.detach().new_empty(0).to(*args, **kwargs)
+        validate.floating("to", probe)
+
+        def change(tensor: Tensor) -> Tensor:
+            return tensor.to(probe.device, probe.dtype if tensor.is_floating_point() else tensor.dtype)
+
+        if isinstance(self._rows, Tensor):
+            return self._replace(change(self._rows), change)
+        return self._replace(Compressed(*map(change, self._rows)), change)
+
+    def __len__(self) -> int:
+        if not self.batch_shape:
+            raise TypeError("len(): this is a single chain, not a batch. Its size is num_states.")
+        return self.batch_shape[0]
+
+    def __getitem__(self, index: int) -> Self:
+        """Item `index` of a one-dimensional batch, without its padding; differentiable."""
+        if len(self.batch_shape) != 1:
+            raise TypeError(
+                f"chain[{index}]: only batches with one dimension have items; this one has "
+                f"{tuple(self.batch_shape)}."
+            )
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"chain[{index}]: the batch has {len(self)} chains.")
+        index %= len(self)
+        n = int(self.sizes[index])
+        rows: Tensor | Compressed
+        if isinstance(self._rows, Tensor):
+            rows = self._rows[index, :n, :n]
+        else:
+            indptr = self.indptr[index, : n + 1]
+            low, high = int(indptr[0]), int(indptr[-1])
+            rows = Compressed(indptr - low, self.indices[low:high], self.values[low:high])
+        return type(self)(
+            rows,
+            initial=self._initial if isinstance(self._initial, str) else self._initial[index, :n],
+            features=None if self.features is None else self.features[index, :n],
+            state_names=None if self.state_names is None else self.state_names[index],
+        )
+
+    def __repr__(self) -> str:
+        size = f"{self.num_states} state{'s' * (self.num_states != 1)}"
+        if self.batch_shape:
+            size = f"batch {tuple(self.batch_shape)} of {'up to ' if self._padded else ''}{size}"
+        layout = f"sparse with {len(self.values)} entries" if self.is_sparse else "dense"
+        parts = [size, layout, f"initial law {self.initial_law}"]
+        if self.features is not None:
+            parts.append(f"features {tuple(self.features.shape)}")
+        return f"MarkovChain({', '.join([*parts, str(self.dtype).removeprefix('torch.'), str(self.device)])})"

@@ -1,0 +1,277 @@
+"""MarkovChain: the ways to make one."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from markovot import compressed, validate
+from markovot.chains import build, labels, stacking
+from markovot.chains.base import ChainBase
+from markovot.compressed import Compressed
+
+LAWS = ("stationary", "uniform")
+
+
+class MarkovChain(ChainBase):
+    """A finite Markov chain, or a batch of them.
+
+    Make one with `from_transitions`, `from_adjacency`, `from_networkx`, `from_trajectories`, `stack` or
+    `as_chain`, which check what they are given; the constructor does not. Treat chains as immutable. The
+    tensors you gave are kept, not copied, so that gradients reach them.
+
+    Chains have one of two layouts. Dense: `transition`, all of whose entries receive a gradient. Sparse:
+    `indptr`, `indices`, `values`, of which the stored values do.
+
+    Attributes:
+        batch_shape: leading batch dimensions, empty for a single chain.
+        num_states: n, the number of states, of the largest chain for a stack.
+        features: None, or labels (*batch, n), or vectors (*batch, n, p); zero at padded states.
+        state_names: None, or the names of the states; for a batch, one list for each chain.
+    """
+
+    @classmethod
+    def from_transitions(
+        cls,
+        transition: Any,
+        *,
+        initial: str | Tensor = "stationary",
+        features: Any = None,
+        state_names: Sequence[Any] | None = None,
+    ) -> "MarkovChain":
+        """A chain with given transition probabilities.
+
+        Args:
+            transition: (*batch, n, n), rows sum to one: a dense tensor, a torch sparse CSR or COO tensor (all
+                these keep their gradients), a NumPy array, or a SciPy sparse matrix; float32 or float64.
+                Sparse stays sparse.
+            initial: "stationary" (computed when needed, with its gradient; must be unique), "uniform", or a
+                tensor (n,) or (*batch, n) that sums to one.
+            features: None, or a tensor or array of labels (*batch, n) or vectors (*batch, n, p), or a list of
+                numbers, vectors or strings (see `label_code`), one for each state.
+            state_names: names of the n states, for results.
+
+        Raises:
+            TypeError: integers, half precision, mixed dtypes, or something that is not a matrix.
+            ValueError: negative or non-finite entries, rows that do not sum to one (within 1e-6 in float32,
+            1e-9 in float64),
+                wrong shapes, no states.
+
+        Example:
+            >>> import torch
+            >>> MarkovChain.from_transitions(torch.tensor([[0.9, 0.1], [0.5, 0.5]]))
+            MarkovChain(2 states, dense, initial law stationary, float32, cpu)
+        """
+        rows: Tensor | Compressed
+        if compressed.is_sparse(transition):
+            rows = compressed.read("transition", transition)
+            validate.floating("transition", rows.values)
+            owner = rows.owner()
+            validate.stored_rows("transition", owner, rows.indices, rows.values, rows.row_sums(owner))
+        else:
+            rows = validate.matrices("transition", transition)
+            validate.distributions("transition", rows)
+        return cls._finish(rows, initial, features, state_names)
+
+    @classmethod
+    def from_adjacency(
+        cls,
+        adjacency: Any,
+        *,
+        laziness: float = 0.0,
+        initial: str | Tensor = "uniform",
+        features: Any = None,
+        dead_ends: str = "stay",
+        state_names: Sequence[Any] | None = None,
+    ) -> "MarkovChain":
+        r"""The random walk on a weighted directed graph.
+
+        $$P_{ij} = \ell\,[i = j] + (1 - \ell)\, w_{ij} / \textstyle\sum_k w_{ik}.$$
+
+        Args:
+            adjacency: (*batch, n, n), weights >= 0 from row to column: a dense or sparse tensor
+                (differentiable in the weights), a NumPy array or a SciPy sparse matrix (of which integers are
+                also taken, as float64). Sparse stays sparse. Repeated entries are summed. A self-loop counts
+                once, as it stands on the diagonal.
+            laziness: the probability of staying, in [0, 1], on top of self-loops.
+            initial: "uniform" (a graph's stationary law need not be unique), "stationary", or a tensor.
+            features: as in `from_transitions`.
+            dead_ends: what a state with no way out does: "stay" where it is, jump to any state ("uniform"),
+                or raise ("error").
+            state_names: names of the n states, for results.
+
+        Raises:
+            TypeError: tensors of integers or half precision, or something that is not a matrix.
+            ValueError: negative or non-finite weights, wrong shapes, no states, and dead ends if so wanted.
+
+        Example:
+            >>> import torch
+            >>> MarkovChain.from_adjacency(torch.tensor([[0.0, 1.0], [3.0, 1.0]]), laziness=0.2).transition
+            tensor([[0.2000, 0.8000],
+                    [0.6000, 0.4000]])
+        """
+        laziness = validate.number("laziness", laziness, 0.0, 1.0)
+        validate.choice("dead_ends", dead_ends, build.DEAD_ENDS)
+        rows: Tensor | Compressed
+        if compressed.is_sparse(adjacency):
+            weights = compressed.read("adjacency", adjacency)
+            if not isinstance(adjacency, Tensor) and not weights.values.is_floating_point():
+                weights = weights._replace(values=weights.values.double())
+            validate.floating("adjacency", weights.values)
+            rows = build.walk_compressed(weights, laziness, dead_ends)
+        else:
+            if not isinstance(adjacency, Tensor):
+                adjacency = validate.as_tensor("adjacency", adjacency)
+                adjacency = adjacency if adjacency.is_floating_point() else adjacency.double()
+            rows = build.walk_dense(validate.matrices("adjacency", adjacency), laziness, dead_ends)
+        return cls._finish(rows, initial, features, state_names)
+
+    @classmethod
+    def from_networkx(
+        cls,
+        graph: Any,
+        *,
+        features: Any = None,
+        weight: str | None = "weight",
+        laziness: float = 0.0,
+        initial: str | Tensor = "uniform",
+        dead_ends: str = "stay",
+    ) -> "MarkovChain":
+        """The random walk on a networkx graph of any kind, as a sparse float64 chain named after the nodes.
+
+        Parallel edges are summed; an undirected edge is walked both ways; a self-loop counts once; edges of
+        weight zero are left out; a node with no way out, such as an isolated one, stays where it is, unless
+        `dead_ends` says otherwise.
+
+        Args:
+            graph: a Graph, DiGraph, MultiGraph or MultiDiGraph with at least one node.
+            features: None, the name of a node attribute, or a mapping from node to feature. Numbers become
+                float64 (n,), vectors of numbers (n, p), strings and other labels the integers of
+                `label_code`, which are the same for every graph.
+            weight: the edge attribute that holds the weights; edges without it count as 1, as in networkx.
+                None: all count as 1.
+            laziness: the probability of staying, in [0, 1].
+            initial: "uniform", "stationary", or a tensor with one probability for each node, in the graph's
+                order.
+            dead_ends: "stay", "uniform" or "error", as in `from_adjacency`.
+
+        Raises:
+            TypeError: not a networkx graph, or a weight or a feature of the wrong type.
+            ValueError: no nodes, a negative or non-finite weight, a node without a feature.
+
+        Example:
+            >>> import networkx
+            >>> chain = MarkovChain.from_networkx(networkx.path_graph(["a", "b", "c"]))
+            >>> chain.state_names
+            ['a', 'b', 'c']
+            >>> chain.to_dense().transition[1]
+            tensor([0.5000, 0.0000, 0.5000], dtype=torch.float64)
+        """
+        laziness = validate.number("laziness", laziness, 0.0, 1.0)
+        validate.choice("dead_ends", dead_ends, build.DEAD_ENDS)
+        weights, nodes = build.graph_weights(graph, weight)
+        rows = build.walk_compressed(weights, laziness, dead_ends)
+        found = None if features is None else labels.of_nodes(graph, features, nodes)
+        return cls._finish(rows, initial, found, nodes)
+
+    @classmethod
+    def from_trajectories(
+        cls,
+        trajectories: Any,
+        *,
+        num_states: int | None = None,
+        pseudo_count: float = 0.0,
+        initial: str | Tensor = "stationary",
+        features: Any = None,
+        dead_ends: str = "stay",
+        state_names: Sequence[Any] | None = None,
+    ) -> "MarkovChain":
+        r"""The chain estimated from observed sequences of states.
+
+        $$P_{ij} = (N_{ij} + c) / \textstyle\sum_k (N_{ik} + c),$$
+
+        with N_ij the number of steps from i to j, and c the pseudo-count. A float64 chain: sparse if c = 0,
+        else dense.
+
+        Args:
+            trajectories: sequences of states, or a single one. States are integers from 0, or names.
+            num_states: n, where more states exist than occur. Default: the largest that occurs plus one.
+            pseudo_count: c >= 0, added to all n^2 counts.
+            initial: "stationary", "uniform" or a tensor.
+            features: as in `from_transitions`.
+            dead_ends: "stay", "uniform" or "error" for states that no step was seen to leave, as in
+                `from_adjacency`.
+            state_names: the n names, in order. Default: integers have none, names are sorted.
+
+        Raises:
+            TypeError: states that are neither integers nor names.
+            ValueError: no trajectories, negative states, states beyond `num_states` or outside `state_names`.
+
+        Example:
+            >>> chain = MarkovChain.from_trajectories(["sun", "sun", "rain", "sun"])
+            >>> chain.state_names, chain.to_dense().transition.tolist()
+            (['rain', 'sun'], [[0.0, 1.0], [0.5, 0.5]])
+        """
+        pseudo_count = validate.number("pseudo_count", pseudo_count, 0.0, float("inf"))
+        validate.choice("dead_ends", dead_ends, build.DEAD_ENDS)
+        counts, names = build.count_steps(trajectories, num_states, state_names)
+        rows: Tensor | Compressed
+        if pseudo_count > 0:
+            rows = build.walk_dense(counts.to_dense() + pseudo_count, 0.0, dead_ends)
+        else:
+            rows = build.walk_compressed(counts, 0.0, dead_ends)
+        return cls._finish(rows, initial, features, names)
+
+    @classmethod
+    def _finish(cls, rows: Tensor | Compressed, initial: Any, features: Any, names: Any) -> "MarkovChain":
+        """Check the parts that all chains have."""
+        chain = cls(rows, initial="uniform")
+        shape = (*chain.batch_shape, chain.num_states)
+        if not isinstance(initial, str):
+            chain._initial = validate.law("initial", initial, chain.parameter, shape)
+        elif initial in LAWS:
+            chain._initial = initial
+        else:
+            raise ValueError(
+                f"initial: {initial!r} is not 'stationary', 'uniform' or a tensor of {chain.num_states} "
+                "probabilities."
+            )
+        if features is not None:
+            chain.features = labels.of_states(features, chain.batch_shape, chain.num_states, chain.device)
+        if names is not None:
+            if len(names) != chain.num_states:
+                raise ValueError(f"state_names: there are {len(names)} names for {chain.num_states} states.")
+            chain.state_names = (
+                [list(names) for _ in range(chain.batch_shape.numel())] if chain.batch_shape else list(names)
+            )
+        return chain
+
+    @classmethod
+    def stack(cls, chains: Iterable["MarkovChain"]) -> "MarkovChain":
+        """Several chains, of different sizes, as one batch.
+
+        Smaller chains are padded with empty rows, which `mask` and `sizes` tell apart; each item behaves as
+        it would alone. The batch is sparse if all chains are, else dense, and differentiable in all of them.
+        Initial laws that are all stationary or all uniform stay so; others become given ones.
+
+        Args:
+            chains: single chains, of one dtype and on one device, all with features (of one kind) or all
+                without.
+
+        Raises:
+            TypeError: something else than chains, different dtypes.
+            ValueError: no chains, batches, different devices, features that do not fit together.
+
+        Example:
+            >>> import torch
+            >>> parts = [MarkovChain.from_transitions(torch.full((n, n), 1 / n)) for n in (2, 4)]
+            >>> MarkovChain.stack(parts)
+            MarkovChain(batch (2,) of up to 4 states, dense, initial law stationary, float32, cpu)
+        """
+        parts = list(chains)
+        for k, part in enumerate(parts):
+            if not isinstance(part, MarkovChain):
+                raise TypeError(
+                    f"chains: number {k} is {type(part).__name__}, not a MarkovChain. as_chain converts."
+                )
+        return cls(**stacking.stacked(parts))

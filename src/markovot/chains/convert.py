@@ -1,0 +1,73 @@
+"""as_chain: whatever the user has, as a MarkovChain."""
+
+import sys
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from markovot import compressed
+from markovot.chains.chain import MarkovChain
+
+
+def as_chain(obj: Any) -> MarkovChain:
+    """Convert to a MarkovChain.
+
+    - A MarkovChain stays as it is.
+    - A square tensor or array, dense or sparse (torch CSR or COO, SciPy), with any leading batch dimensions,
+      is a transition matrix with a stationary initial law. An adjacency matrix goes through
+      `MarkovChain.from_adjacency`.
+    - A networkx graph is its random walk with a uniform initial law, without features
+      (`MarkovChain.from_networkx`).
+    - A tuple `(transition, labels)` is a transition matrix with one feature for each state: a list, a vector,
+      or an n × p matrix with p other than n.
+    - A list, or any other tuple, is stacked, each item by these rules.
+
+    Args:
+        obj: any of these.
+
+    Raises:
+        TypeError: anything else.
+        ValueError: what `from_transitions`, `from_networkx` and `stack` raise.
+
+    Note:
+        Gradients flow to dense and to sparse torch tensors.
+
+    Example:
+        >>> import torch
+        >>> flip = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+        >>> as_chain([flip, (flip, ["C", "N"])[0]])
+        MarkovChain(batch (2,) of up to 2 states, dense, initial law stationary, float32, cpu)
+    """
+    if isinstance(obj, MarkovChain):
+        return obj
+    if _is_matrix(obj):
+        return MarkovChain.from_transitions(obj)
+    # An instance of networkx.Graph cannot exist before networkx has been imported.
+    networkx = sys.modules.get("networkx")
+    if networkx is not None and isinstance(obj, networkx.Graph):
+        return MarkovChain.from_networkx(obj)
+    if isinstance(obj, tuple) and len(obj) == 2 and _is_matrix(obj[0]) and _is_labels(obj[1]):
+        return MarkovChain.from_transitions(obj[0], features=obj[1])
+    if isinstance(obj, list | tuple):
+        if not obj:
+            raise ValueError("chain: an empty list holds no chains. Give at least one.")
+        return MarkovChain.stack([as_chain(item) for item in obj])
+    raise TypeError(
+        f"chain: cannot make one from {type(obj).__name__}. Give a MarkovChain, a square transition matrix "
+        "(torch tensor, NumPy array or SciPy sparse matrix; rows sum to one), a networkx graph, a tuple "
+        "(transition, labels), or a list of these."
+    )
+
+
+def _is_matrix(obj: Any) -> bool:
+    return isinstance(obj, Tensor | np.ndarray) or compressed.is_scipy(obj)
+
+
+def _is_labels(obj: Any) -> bool:
+    """Not another transition matrix: square matrices always are."""
+    if isinstance(obj, list):
+        return not any(isinstance(item, MarkovChain) or (_is_matrix(item) and item.ndim > 1) for item in obj)
+    return isinstance(obj, Tensor | np.ndarray) and (
+        obj.ndim == 1 or (obj.ndim == 2 and obj.shape[0] != obj.shape[1])
+    )

@@ -1,0 +1,221 @@
+"""Ground costs: how different a state of one chain is from a state of the other.
+
+A cost is a small callable object, `cost(fx, fy)`, of the features of two chains: (*batch, n, p) and (*batch,
+m, p) give (*batch, n, m); a vector (n,) counts as (n, 1). Costs are not normalised: their range sets the
+scale of `epsilon` and of the distance.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from markovot import validate
+from markovot.chains import MarkovChain
+
+_EXACT = 2**53
+
+
+class Cost(ABC):
+    """A ground cost between states, a function of their features."""
+
+    needs_features = True
+
+    @abstractmethod
+    def __call__(self, fx: Tensor, fy: Tensor) -> Tensor:
+        """Cost (*batch, n, m) of each pair of states, from features (*batch, n, p) and (*batch, m, p)."""
+
+
+def _pair(fx: Tensor, fy: Tensor, *, floating: bool) -> tuple[Tensor, Tensor]:
+    """Check two sets of features and give both their last dimension."""
+    fx, fy = (f[:, None] if f.dim() == 1 else f for f in (fx, fy))
+    if fx.dim() < 2 or fy.dim() < 2 or fx.shape[-1] != fy.shape[-1]:
+        raise ValueError(
+            f"features: those of x have shape {tuple(fx.shape)}, those of y {tuple(fy.shape)}; vectors must "
+            "have the same number of components, the last dimension."
+        )
+    if fx.device != fy.device:
+        raise ValueError(
+            f"features: those of x are on {fx.device}, those of y on {fy.device}. Move one chain with "
+            ".to(...)."
+        )
+    if floating:
+        for name, f in (("x", fx), ("y", fy)):
+            if not f.is_floating_point():
+                raise TypeError(
+                    f"features: those of {name} are {f.dtype} labels, between which there is no difference "
+                    "to measure. Use ZeroOne(), or give numbers as floats, for instance features.double()."
+                )
+        kind = torch.promote_types(fx.dtype, fy.dtype)
+        return fx.to(kind), fy.to(kind)
+    return fx, fy
+
+
+@dataclass(frozen=True)
+class ZeroOne(Cost):
+    """0 between equal features, 1 between different ones; vectors are equal where all components are.
+
+    Example:
+        >>> import torch
+        >>> ZeroOne()(torch.tensor([1, 2]), torch.tensor([2, 2, 5]))
+        tensor([[1., 1., 1.],
+                [0., 0., 1.]])
+    """
+
+    def __call__(self, fx: Tensor, fy: Tensor) -> Tensor:
+        """The cost, in the features' dtype if they are floats, else the default one. Its gradient is zero."""
+        fx, fy = _pair(fx, fy, floating=False)
+        if fx.is_floating_point() != fy.is_floating_point():
+            codes = fy if fx.is_floating_point() else fx
+            if codes.numel() and int(codes.abs().max()) > _EXACT:
+                raise TypeError(
+                    f"features: those of x are {fx.dtype}, those of y {fy.dtype}: codes of labels (strings) "
+                    "cannot be equal to numbers. Give both chains labels of one kind."
+                )
+        kind = torch.promote_types(fx.dtype, fy.dtype)
+        different = (fx.unsqueeze(-2) != fy.unsqueeze(-3)).any(-1)
+        return different.to(kind if kind.is_floating_point else torch.get_default_dtype())
+
+
+@dataclass(frozen=True)
+class Euclidean(Cost):
+    """The Euclidean distance between features; its gradient at coinciding features is taken to be 0.
+
+    Example:
+        >>> import torch
+        >>> Euclidean()(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
+        tensor([[5.]])
+    """
+
+    def __call__(self, fx: Tensor, fy: Tensor) -> Tensor:
+        """The cost; differentiable in the features."""
+        # Never by matrix products: they lose half the digits between near features. Its gradient at 0 is 0.
+        return torch.cdist(*_pair(fx, fy, floating=True), compute_mode="donot_use_mm_for_euclid_dist")
+
+
+@dataclass(frozen=True)
+class SquaredEuclidean(Cost):
+    """The squared Euclidean distance between features.
+
+    Example:
+        >>> import torch
+        >>> SquaredEuclidean()(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
+        tensor([[25.]])
+    """
+
+    def __call__(self, fx: Tensor, fy: Tensor) -> Tensor:
+        """The cost; differentiable in the features."""
+        return Euclidean()(fx, fy).square()
+
+
+@dataclass(frozen=True)
+class AbsoluteDifference(Cost):
+    """The absolute difference of features, summed over components; the gradient is 0 where they are equal.
+
+    Example:
+        >>> import torch
+        >>> AbsoluteDifference()(torch.tensor([1.0, 2.0]), torch.tensor([5.0]))
+        tensor([[4.],
+                [3.]])
+    """
+
+    def __call__(self, fx: Tensor, fy: Tensor) -> Tensor:
+        """The cost; differentiable in the features."""
+        return torch.cdist(*_pair(fx, fy, floating=True), p=1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Given(Cost):
+    """A given matrix (*batch, n, m), whatever the features.
+
+    Args:
+        matrix: the costs, finite, of any sign; differentiable.
+
+    Example:
+        >>> import torch
+        >>> Given(torch.ones(1, 2))()
+        tensor([[1., 1.]])
+    """
+
+    matrix: Any
+    needs_features = False
+
+    def __call__(self, fx: Tensor | None = None, fy: Tensor | None = None) -> Tensor:
+        """The matrix."""
+        return validate.as_tensor("cost", self.matrix)
+
+
+def resolve_cost(cost: Any, x: MarkovChain, y: MarkovChain) -> Tensor:
+    """The ground cost between the states of two chains as a tensor.
+
+    Args:
+        cost: a Cost, applied to the chains' features, or a tensor or array (*batch, n, m).
+        x: the first chain or batch of chains, n states.
+        y: the second, m states; batch dimensions are broadcast.
+
+    Returns:
+        (*batch, n, m) in the chains' dtype, zero wherever a state is padding; differentiable.
+
+    Raises:
+        TypeError: not a cost, integers, or a dtype other than the chains'.
+        ValueError: wrong shapes, non-finite costs, missing features, different devices, batches that do not
+        broadcast.
+    """
+    validate.same_kind("x", x.parameter, "y", y.parameter)
+    if isinstance(cost, Cost) and cost.needs_features:
+        matrix = cost(_features("x", x), _features("y", y)).to(x.dtype)
+    else:
+        matrix = _given(cost() if isinstance(cost, Given) else cost, x)
+    shape = (*_broadcast(matrix, x, y), x.num_states, y.num_states)
+    if not (x.is_padded or y.is_padded):
+        validate.finite("cost", matrix)
+        return matrix.expand(shape)
+    real = x.mask.unsqueeze(-1) & y.mask.unsqueeze(-2)
+    # Selected, not multiplied: what stands at padded states may be anything, NaN included.
+    masked = torch.where(real, matrix, torch.zeros((), dtype=matrix.dtype, device=matrix.device))
+    validate.finite("cost", masked)
+    return masked.expand(shape)
+
+
+def _features(name: str, chain: MarkovChain) -> Tensor:
+    if chain.features is None:
+        raise ValueError(
+            f"cost: it compares features, but chain {name} has no features. Give them to "
+            "MarkovChain.from_...(features=...), or a cost matrix."
+        )
+    vectors = chain.features.dim() > len(chain.batch_shape) + 1
+    return chain.features if vectors else chain.features.unsqueeze(-1)
+
+
+def _given(cost: Any, x: MarkovChain) -> Tensor:
+    if not isinstance(cost, Tensor | np.ndarray):
+        raise TypeError(
+            "cost: expected a tensor (n × m), an array, or a cost such as costs.Euclidean(), got "
+            f"{type(cost).__name__}."
+        )
+    tensor = validate.as_tensor("cost", cost)
+    validate.floating("cost", tensor)
+    if not isinstance(cost, Tensor):
+        return tensor.to(x.parameter)  # an array has no device, and its dtype is seldom a choice
+    validate.same_kind("cost", tensor, "the chains", x.parameter)
+    return tensor
+
+
+def _broadcast(matrix: Tensor, x: MarkovChain, y: MarkovChain) -> torch.Size:
+    wanted = (x.num_states, y.num_states)
+    if matrix.dim() < 2 or tuple(matrix.shape[-2:]) != wanted:
+        raise ValueError(
+            f"cost: shape {tuple(matrix.shape)} does not end in {wanted}, the numbers of states of x and y. "
+            "Entry (i, j) is the cost of matching state i of x with state j of y."
+        )
+    batches = (tuple(x.batch_shape), tuple(y.batch_shape), tuple(matrix.shape[:-2]))
+    try:
+        return torch.broadcast_shapes(*batches)
+    except RuntimeError:
+        raise ValueError(
+            f"batches of shapes {batches[0]} (x), {batches[1]} (y) and {batches[2]} (cost) do not broadcast. "
+            "Trailing dimensions must be equal or one."
+        ) from None

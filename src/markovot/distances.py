@@ -1,0 +1,238 @@
+"""The public distances: check the input, choose an engine, solve, attach the gradient."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from markovot import adjoint, validate
+from markovot._implicit import implicit
+from markovot.adjoint import Entries, Inputs, Solved
+from markovot.bellman import Bellman
+from markovot.chains import MarkovChain, as_chain
+from markovot.costs import resolve_cost
+from markovot.fixed_point import PolicyIteration, Solver
+from markovot.solution import ChainSolution, statuses
+from markovot.transport.engines import choose_engine
+from markovot.transport.rows import Rows
+
+
+def discounted_wl(
+    x: Any,
+    y: Any,
+    cost: Any,
+    *,
+    delta: float | Tensor,
+    epsilon: float | Tensor,
+    solver: Solver = PolicyIteration(),
+    init: ChainSolution | None = None,
+    throw: bool = True,
+) -> ChainSolution:
+    r"""The discounted Weisfeiler-Lehman distance of depth infinity between two Markov chains.
+
+    $$d = OT_\epsilon(\nu, \mu; C^*), \qquad
+      C^*_{ij} = \delta D_{ij} + (1 - \delta)\, OT_\epsilon(A_i, B_j; C^*),$$
+
+    with $OT_\epsilon(a, b; C) = \min_\pi \langle \pi, C \rangle + \epsilon\, KL(\pi | a \otimes b)$: the least expected cost
+    of the pair of states at a random time, geometric with parameter delta, over all ways to run the two chains together.
+
+    Args:
+        x: a chain with n states, or whatever `as_chain` accepts, or a batch of them; transition A, initial law nu.
+        y: the same with m states; transition B, initial law mu. Batch dimensions are broadcast.
+        cost: ground cost D between states: a tensor (*batch, n, m), or an object of `markovot.costs`.
+        delta: in (0, 1]; a number or a tensor (*batch). The chance to stop at each step: 1 compares initial laws only, small
+            values look about 1/delta steps ahead.
+        epsilon: positive, in units of the cost; a number or a tensor (*batch). Smaller is closer to the unregularised
+            distance: the entropic bias is at most about (1 - delta) / delta * epsilon * log(degree).
+        solver: `PolicyIteration` (default) or `ValueIteration`, with the certified tolerance `rtol`. It does not change the
+            answer beyond `error_bound`.
+        init: an earlier solution of a problem of the same shape, to start from; for training loops, where it saves most
+            of the work.
+        throw: raise a `SolveError` if some item did not converge, rather than return it with its status.
+
+    Returns:
+        A `ChainSolution`, values in units of the cost.
+
+    Raises:
+        TypeError: integer or mixed dtypes, or something that is neither a chain nor a cost.
+        ValueError: bad probabilities, costs, shapes, delta or epsilon; a stationary law that is not unique.
+        SolveError: not converged (see `throw`).
+
+    Note:
+        Differentiable in the cost (and the features behind it), both transitions (dense: all entries, sparse: the stored
+        ones), both initial laws, delta and epsilon; first order. Gradients in laws and rows are centred. Where an input
+        requires a gradient, one more step is taken past the tolerance, since a gradient is as good as `C*`. Computed in
+        float64 whatever the dtype; deterministic. Memory O(n m (dx + dy)), dx and dy the largest degrees.
+
+    References:
+        Brugere, Wan, Wang: Distances for Markov Chains, and Their Differentiation (arXiv 2302.08621).
+
+    Example:
+        >>> import torch, markovot
+        >>> x = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64)
+        >>> y = torch.tensor([[0.5, 0.5], [0.5, 0.5]], dtype=torch.float64)
+        >>> cost = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64, requires_grad=True)
+        >>> solution = markovot.discounted_wl(x, y, cost, delta=0.2, epsilon=0.01)
+        >>> print(f"{solution.value.item():.4f} +- {solution.error_bound.item():.0e}")
+    """
+    x, y = as_chain(x), as_chain(y)
+    ground = resolve_cost(cost, x, y)
+    delta = validate.discount(delta, dtype=torch.float64, device=x.device)
+    epsilon = validate.regularisation(epsilon, dtype=torch.float64, device=x.device)
+    batch = _batch_shape(ground.shape[:-2], delta.shape, epsilon.shape)
+    inputs = _inputs(x, y, ground, delta, epsilon, batch)
+    needs_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+    _check_init(init, batch, x, y)
+    solved: Solved | None = None
+
+    def run(*tensors: Tensor) -> tuple[tuple[Tensor, Tensor], Any]:
+        nonlocal solved
+        solved = _solve(Inputs(*tensors), x, y, batch, solver, init, polish=needs_gradient)
+        return (solved.value, solved.cost_to_go), solved.pullback
+
+    value, cost_to_go = implicit(run, *inputs)
+    assert solved is not None
+    solution = _package(solved, value, cost_to_go, batch, x)
+    if throw:
+        solution.raise_unless_converged(adjoint.wanted_error(solved.bellman, solver.rtol).view(batch))
+    return solution
+
+
+def _batch_shape(*shapes: torch.Size) -> torch.Size:
+    try:
+        return torch.broadcast_shapes(*shapes)
+    except RuntimeError:
+        raise ValueError(
+            f"delta, epsilon: batches of shapes {tuple(shapes[1])} (delta), {tuple(shapes[2])} (epsilon) and "
+            f"{tuple(shapes[0])} (chains and cost) do not broadcast. Give numbers, or one value for each item."
+        ) from None
+
+
+def _inputs(x: MarkovChain, y: MarkovChain, ground: Tensor, delta: Tensor, epsilon: Tensor, batch: torch.Size) -> Inputs:
+    """Everything the distance is differentiable in, in float64, one item after another; autograd undoes the broadcasting."""
+    n, m = x.num_states, y.num_states
+    return Inputs(
+        ground.double().expand(*batch, n, m).reshape(-1, n, m),
+        x.parameter.double(),
+        y.parameter.double(),
+        _normalised(x.initial.double()).expand(*batch, n).reshape(-1, n),
+        _normalised(y.initial.double()).expand(*batch, m).reshape(-1, m),
+        delta.expand(batch).reshape(-1),
+        epsilon.expand(batch).reshape(-1),
+    )
+
+
+def _normalised(law: Tensor) -> Tensor:
+    """A law that sums to one within its dtype's tolerance, summing to one in float64; a constant factor for autograd."""
+    return law / law.detach().sum(-1, keepdim=True)
+
+
+def _solve(
+    inputs: Inputs,
+    x: MarkovChain,
+    y: MarkovChain,
+    batch: torch.Size,
+    solver: Solver,
+    init: ChainSolution | None,
+    *,
+    polish: bool,
+) -> Solved:
+    inputs = Inputs(*(tensor.contiguous() for tensor in inputs))
+    spread = inputs.ground.flatten(1).amax(1) - inputs.ground.flatten(1).amin(1)
+    pair_x, pair_y = _items(x.batch_shape, batch, x.device), _items(y.batch_shape, batch, x.device)
+    engine = choose_engine(x.rows(), y.rows(), pair_x, pair_y, inputs.epsilon, spread)
+    entries = _entries(x), _entries(y)
+    mask = None
+    if x.is_padded or y.is_padded:
+        mask = entries[0].mask[pair_x][:, :, None] & entries[1].mask[pair_y][:, None, :]
+    start, potential = None, None
+    if init is not None:
+        previous: Solved = init._details.solved
+        start, potential = previous.cost_to_go, previous.outer.g
+        engine.warm_start(previous.bellman.engine)
+    bellman = Bellman(engine, inputs.ground, inputs.discount, mask)
+    return adjoint.solve(bellman, solver, inputs, entries, start=start, start_potential=potential, polish=polish)
+
+
+def _items(own: torch.Size, batch: torch.Size, device: torch.device) -> Tensor:
+    """For each item of the result, the chain it takes from a batch of shape `own`."""
+    return torch.arange(own.numel(), device=device).view(own).expand(batch).reshape(-1)
+
+
+def _entries(chain: MarkovChain) -> Entries:
+    n = chain.num_states
+    mask = chain.mask.reshape(-1, n)
+    if not chain.is_sparse:
+        return Entries(None, mask)
+    ones = torch.ones_like(chain.values, dtype=torch.float64, requires_grad=False)
+    return Entries(Rows(chain.sizes.reshape(-1), chain.indptr.reshape(-1, n + 1), chain.indices, ones), mask)
+
+
+def _check_init(init: Any, batch: torch.Size, x: MarkovChain, y: MarkovChain) -> None:
+    if init is None:
+        return
+    if not isinstance(init, ChainSolution):
+        raise TypeError(f"init: expected a solution of discounted_wl, got {type(init).__name__}.")
+    wanted = (*batch, x.num_states, y.num_states)
+    if tuple(init.cost_to_go.shape) != wanted:
+        raise ValueError(
+            f"init: it solves a problem of shape {tuple(init.cost_to_go.shape)}, this one has {wanted}. Leave it out."
+        )
+
+
+def _package(solved: Solved, value: Tensor, cost_to_go: Tensor, batch: torch.Size, x: MarkovChain) -> ChainSolution:
+    n, m = cost_to_go.shape[1:]
+    dtype = x.dtype
+    rounding = torch.finfo(dtype).eps * solved.value.abs() if dtype != torch.float64 else 0.0
+    details = _Details(solved, batch, dtype)
+    return ChainSolution(
+        value=value.to(dtype).view(batch),
+        error_bound=(solved.error_bound + rounding).to(dtype).view(batch),
+        status=statuses(solved.fixed_point.status, batch),
+        num_iter=solved.fixed_point.num_iter.view(batch),
+        plan=details.shaped(solved.plan),
+        potentials=(solved.outer.f.to(dtype).view(*batch, n), solved.outer.g.to(dtype).view(*batch, m)),
+        cost_to_go=cost_to_go.to(dtype).view(*batch, n, m),
+        _details=details,
+    )
+
+
+class _Details:
+    """What a solution computes only when asked."""
+
+    def __init__(self, solved: Solved, batch: torch.Size, dtype: torch.dtype) -> None:
+        self.solved = solved
+        self._batch = batch
+        self._dtype = dtype
+
+    def shaped(self, values: Tensor) -> Tensor:
+        return values.to(self._dtype).view(*self._batch, *values.shape[1:])
+
+    def alignment(self) -> Tensor:
+        delta = self.solved.inputs.discount[:, None, None]
+        return self.shaped(delta * self.solved.occupation())
+
+    def coupling(self, i: int, j: int) -> Tensor:
+        if self._batch.numel() != 1:
+            raise ValueError(
+                f"coupling: the solution is of a batch of shape {tuple(self._batch)}. Solve the one pair alone, or use "
+                "transition_coupling(item)."
+            )
+        n, m = self.solved.plan.shape[1:]
+        if not (0 <= i < n and 0 <= j < m):
+            raise IndexError(f"coupling: no states ({i}, {j}) among {n} x {m}. Both count from 0.")
+        row, column, mass = self.solved.bellman.engine.couplings(0)
+        chosen = row == i * m + j
+        dense = torch.zeros(n * m, dtype=torch.float64, device=mass.device)
+        return dense.index_add(0, column[chosen], mass[chosen]).view(n, m).to(self._dtype)
+
+    def transition_coupling(self, item: int) -> Any:
+        from scipy.sparse import coo_array
+
+        if not 0 <= item < math.prod(self._batch):
+            raise IndexError(f"transition_coupling: no item {item} in a batch of {math.prod(self._batch)}.")
+        n, m = self.solved.plan.shape[1:]
+        row, column, mass = (np.asarray(part.cpu()) for part in self.solved.bellman.engine.couplings(item))
+        return coo_array((mass, (row, column)), shape=(n * m, n * m)).tocsr()

@@ -1,0 +1,116 @@
+"""All distances between the chains of a data set."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from markovot import adjoint, validate
+from markovot.adjoint import Entries, Inputs
+from markovot.bellman import Bellman
+from markovot.chains import MarkovChain, as_chain
+from markovot.costs import Cost
+from markovot.fixed_point import PolicyIteration, Solver
+from markovot.solution import Status
+from markovot.transport.engines import choose_engine
+
+# Pairs are solved in batches: large enough that calls from Python cost nothing, small enough for the cache and a smooth bar.
+BATCH_ENTRIES = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class PairwiseSolution:
+    """A distance matrix with its certificates.
+
+    Attributes:
+        value: distances (k, k), in units of the cost; not differentiable.
+        error_bound: certified error of each distance.
+        status: a `Status` for each pair.
+    """
+
+    value: NDArray[np.float64]
+    error_bound: NDArray[np.float64]
+    status: NDArray[Any]
+
+
+def distance_matrix(
+    chains: Sequence[Any],
+    *,
+    cost: Cost,
+    delta: float,
+    epsilon: float,
+    solver: Solver = PolicyIteration(),
+    progress: bool = True,
+) -> PairwiseSolution:
+    """The distances between all pairs of chains, `discounted_wl` of each.
+
+    Args:
+        chains: chains of any sizes, or what `as_chain` accepts, with features for the cost; on the CPU.
+        cost: an object of `markovot.costs`, symmetric in its two arguments.
+        delta: as in `discounted_wl`.
+        epsilon: as in `discounted_wl`. With entropy the distance of a chain to itself is above zero; the diagonal shows it.
+        solver: as in `discounted_wl`.
+        progress: show a progress bar.
+
+    Returns:
+        A `PairwiseSolution`; pairs that did not converge keep their value, bound and status.
+
+    Raises:
+        ValueError: no chains, chains on another device, or what `discounted_wl` raises for bad input.
+
+    Example:
+        >>> import markovot, networkx
+        >>> from markovot.pairwise import distance_matrix
+        >>> rings = [markovot.MarkovChain.from_networkx(networkx.cycle_graph(n), features={k: k % 2 for k in range(n)})
+        ...          for n in (3, 4, 5)]
+        >>> found = distance_matrix(rings, cost=markovot.costs.ZeroOne(), delta=0.2, epsilon=0.01, progress=False)
+        >>> found.value.round(2)
+    """
+    stack = MarkovChain.stack([as_chain(chain) for chain in chains])
+    if stack.device.type != "cpu":
+        raise ValueError(f"chains: they are on {stack.device}; distance_matrix works on the CPU. Move them with .to('cpu').")
+    deltas = validate.discount(delta, dtype=torch.float64, device=stack.device)
+    epsilons = validate.regularisation(epsilon, dtype=torch.float64, device=stack.device)
+    first, second = _ordered_pairs(stack.sizes.numpy())
+    num = len(stack.sizes)
+    value, bound = np.zeros((num, num)), np.zeros((num, num))
+    status = np.empty((num, num), dtype=object)
+    with torch.no_grad():
+        for part in _batches(first, second, stack, progress):
+            i, j = first[part], second[part]
+            solved = _solve(stack, i, j, cost, deltas, epsilons, solver)
+            for array, found in (
+                (value, solved.value.numpy()),
+                (bound, solved.error_bound.numpy()),
+                (status, np.array(solved.fixed_point.status, dtype=object)),
+            ):
+                array[i, j] = found
+                array[j, i] = found
+    return PairwiseSolution(value, bound, status)
+
+
+def _ordered_pairs(sizes: Any) -> tuple[Any, Any]:
+    """Pairs i <= j, those of like size together, so that batches need little padding."""
+    first, second = np.triu_indices(len(sizes))
+    large, small = np.maximum(sizes[first], sizes[second]), np.minimum(sizes[first], sizes[second])
+    order = np.lexsort((small, large))
+    return first[order], second[order]
+
+
+def _batches(first: Any, second: Any, stack: MarkovChain, progress: bool) -> Iterator[slice]:
+    from tqdm.auto import tqdm
+
+    sizes = stack.sizes.numpy()
+    work = np.cumsum(sizes[first] * sizes[second])
+    with tqdm(total=len(first), unit="pair", disable=not progress) as bar:
+        start = 0
+        while start < len(first):
+            before = work[start - 1] if start else 0
+            stop = max(start + 1, int(np.searchsorted(work, before + BATCH_ENTRIES // 8)))
+            yield slice(start, stop)
+            bar.update(stop - start)
+            start = stop

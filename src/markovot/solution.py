@@ -1,0 +1,138 @@
+"""What every solver returns, and how it fails."""
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Status(enum.Enum):
+    """How a solve ended, for each item of a batch; the value is the message."""
+
+    CONVERGED = "The certified error meets the tolerance."
+    MAX_ITER_REACHED = (
+        "The solver used all its iterations before the certified error met the tolerance. Raise `max_iter`, or ask for less "
+        "with a larger `rtol`; with ValueIteration and a small delta, use PolicyIteration."
+    )
+    STALLED = (
+        "The certified error stopped falling before it met the tolerance, which happens where rounding takes over. Ask for "
+        "less with a larger `rtol`, or raise `epsilon`; float32 inputs are solved in float64 already."
+    )
+    NOT_FINITE = (
+        "The computation left the range of floating point numbers. Check the size of the costs, and scale cost and epsilon "
+        "by the same factor (the value scales with it)."
+    )
+
+
+class SolveError(RuntimeError):
+    """Some item was not solved to its tolerance; `solution` holds everything that was computed."""
+
+    def __init__(self, message: str, solution: "Solution") -> None:
+        super().__init__(message)
+        self.solution = solution
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """A transport value with its certificate. Leading dimensions are those of the batch.
+
+    Attributes:
+        value: the optimal value, in units of the cost (*batch); differentiable.
+        error_bound: certified: the true value lies within it of `value` (*batch).
+        status: a `Status`, or for a batch an array of them.
+        num_iter: iterations of the solver, a tensor (*batch).
+        plan: the optimal coupling of the two laws (*batch, n, m), a probability.
+        potentials: the dual potentials f (*batch, n) and g (*batch, m) of `plan`, defined up to a constant that is added to
+            one and taken from the other.
+    """
+
+    value: Tensor
+    error_bound: Tensor
+    status: Any
+    num_iter: Tensor
+    plan: Tensor
+    potentials: tuple[Tensor, Tensor]
+
+    @property
+    def converged(self) -> Tensor:
+        """Whether each item met its tolerance, bool (*batch)."""
+        flags = np.vectorize(lambda status: status is Status.CONVERGED, otypes=[bool])(self.status)
+        return torch.as_tensor(np.asarray(flags))
+
+    def raise_unless_converged(self, wanted: Tensor) -> None:
+        """Raise a `SolveError` that names the items that did not converge, their bounds, and the repair."""
+        failed = [index for index in np.ndindex(self.value.shape) if _at(self.status, index) is not Status.CONVERGED]
+        if not failed:
+            return
+        first = failed[0]
+        shown = ", ".join(str(index if len(index) != 1 else index[0]) for index in failed[:5])
+        which = f"item {shown}" if len(failed) == 1 else f"{len(failed)} items ({shown}{', ...' if len(failed) > 5 else ''})"
+        if not self.value.ndim:
+            which = "the problem"
+        raise SolveError(
+            f"{which} did not converge: after {int(_at(self.num_iter, first))} iterations the certified error is "
+            f"{float(_at(self.error_bound, first)):.3g}, wanted {float(_at(wanted, first)):.3g}. "
+            f"{_at(self.status, first).value} With throw=False the result is returned as it is.",
+            self,
+        )
+
+
+def _at(values: Any, index: tuple[int, ...]) -> Any:
+    return values[index] if index else (values.item() if isinstance(values, Tensor) else values)
+
+
+@dataclass(frozen=True, eq=False)
+class ChainSolution(Solution):
+    """The distance of two Markov chains, with the optimal coupling behind it.
+
+    Attributes:
+        cost_to_go: C*, the distance from every pair of first states (*batch, n, m); differentiable.
+    """
+
+    cost_to_go: Tensor
+    _details: Any
+
+    @property
+    def alignment(self) -> Tensor:
+        """The discounted occupation of the optimally coupled pair of chains, a probability on pairs of states (*batch, n, m).
+
+        `delta K^-T pi_0` with `K = I - (1 - delta) P`: the law of (X_T, Y_T) at the random time T. It says how the states
+        of X and Y correspond, and it is the gradient of the distance in the cost. Computed on first use by one linear solve.
+        """
+        return self._details.alignment()
+
+    def coupling(self, i: int, j: int) -> Tensor:
+        """The optimal coupling (n, m) of the rows `x[i]` and `y[j]`; for batches, index the solution's item first.
+
+        Raises:
+            ValueError: the solution is of a batch.
+            IndexError: no such states.
+        """
+        return self._details.coupling(i, j)
+
+    def transition_coupling(self, item: int = 0) -> Any:
+        """The optimal coupled chain on pairs of states: a SciPy sparse array (nm, nm) whose rows sum to one.
+
+        Row `i * m + j` holds the coupling of `x[i]` and `y[j]`, column `k * m + l` the next pair. `.toarray()` makes it
+        dense, with (nm)^2 entries.
+
+        Args:
+            item: which item of a batch, counted in row-major order.
+        """
+        return self._details.transition_coupling(item)
+
+
+def statuses(found: list[Status], shape: torch.Size) -> Any:
+    """A `Status` for a single problem, an object array for a batch."""
+    if not len(shape):
+        return found[0]
+    array = np.empty(len(found), dtype=object)
+    array[:] = found
+    return array.reshape(shape)
+
+
+Lazy = Callable[[], Tensor]

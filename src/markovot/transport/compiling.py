@@ -1,0 +1,79 @@
+"""Compile kernels with numba, and keep the machine code on disk without ever running stale code.
+
+Numba's own disk cache looks at the file of a kernel, not at the files of the kernels that it calls. Here the stamp of a
+cached kernel is a digest of every source file in this folder. The cache lies in `$MARKOVOT_CACHE_DIR` where that is set,
+else beside other caches of the user; where neither can be written, in a temporary folder.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+
+
+@cache
+def _sources_digest() -> str:
+    digest = hashlib.sha256(numba.__version__.encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def cache_directory() -> Path:
+    """The first of the candidate folders that can be written."""
+    wanted = os.environ.get("MARKOVOT_CACHE_DIR")
+    user = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    candidates = [Path(wanted)] if wanted else [user / "markovot"]
+    for folder in candidates:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError:
+            continue
+    return Path(tempfile.mkdtemp(prefix="markovot-"))
+
+
+class _Locator(_CacheLocator):
+    def __init__(self, py_func: Callable[..., Any]) -> None:
+        self._name = py_func.__qualname__
+
+    def get_cache_path(self) -> str:
+        return str(cache_directory())
+
+    def get_source_stamp(self) -> str:
+        return _sources_digest()
+
+    def get_disambiguator(self) -> str:
+        return _sources_digest()[:16]
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> "_Locator":
+        return cls(py_func)
+
+
+class _CacheImpl(CompileResultCacheImpl):
+    _locator_classes = (_Locator,)
+
+
+class _KernelCache(FunctionCache):
+    _impl_class = _CacheImpl
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile `function` on first use: without the interpreter lock, and cached on disk."""
+    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+    dispatcher._cache = _KernelCache(function)
+    return dispatcher
+
+
+def helper(function: Callable[..., Any]) -> Any:
+    """Compile a part of kernels; it is cached within the kernels that call it."""
+    return numba.njit(nogil=True, error_model="numpy")(function)

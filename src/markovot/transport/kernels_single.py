@@ -1,0 +1,86 @@
+"""Compiled kernel for transport problems that share nothing: eight of them side by side."""
+
+import numpy as np
+
+from markovot.transport.compiling import helper, kernel
+from markovot.transport.dual import make_group, solve_group
+from markovot.transport.simd import LANES, load, splat, store
+
+
+@helper
+def _support(weights, out):
+    """Positions with mass, and how many."""
+    count = 0
+    for k in range(weights.size):
+        if weights[k] > 0.0:
+            out[count] = k
+            count += 1
+    return count
+
+
+@kernel
+def solve_problems(tasks, a, b, cost, epsilon, gap, g, f, lower, upper, count):
+    """Solve problems `first..last` of each task (at most eight); g holds first potentials, and gets the last ones.
+
+    Only states with mass take part. The potentials of the others are the soft c-transforms.
+    """
+    n, m = a.shape[1], b.shape[1]
+    rows, columns = np.zeros((LANES, n), np.int64), np.zeros((LANES, m), np.int64)
+    row_count, column_count = np.zeros(LANES, np.int64), np.zeros(LANES, np.int64)
+    w = make_group(n, m)
+    plan = np.empty(n * m * LANES)
+    wanted, targets = np.empty(LANES), np.empty(LANES)
+    for t in range(tasks.shape[0]):
+        first, last = tasks[t, 0], tasks[t, 1]
+        height, width = 0, 0
+        for lane in range(LANES):
+            q = min(first + lane, last - 1)
+            row_count[lane] = _support(a[q], rows[lane])
+            column_count[lane] = _support(b[q], columns[lane])
+            height = max(height, row_count[lane])
+            width = max(width, column_count[lane])
+        for lane in range(LANES):
+            q = min(first + lane, last - 1)
+            wanted[lane], targets[lane] = gap[q], epsilon[q]
+            for k in range(height):
+                inside = k < row_count[lane]
+                row = rows[lane, k if inside else 0]
+                w.a[k * LANES + lane] = a[q, row] if inside else 0.0
+                for l in range(width):
+                    column = columns[lane, l if l < column_count[lane] else 0]
+                    w.cost[(k * width + l) * LANES + lane] = cost[q, row, column]
+            origin = g[q, columns[lane, 0]]
+            for l in range(width):
+                inside = l < column_count[lane]
+                w.b[l * LANES + lane] = b[q, columns[lane, l]] if inside else 0.0
+                w.g[l * LANES + lane] = g[q, columns[lane, l]] - origin if inside else 0.0
+        low, high, count[first] = solve_group(w, height, width, load(targets, 0), load(wanted, 0), splat(np.inf), plan, 0)
+        store(wanted, 0, low)
+        store(targets, 0, high)
+        for lane in range(last - first):
+            q = first + lane
+            lower[q], upper[q] = wanted[lane], targets[lane]
+            count[q] = count[first]
+            for k in range(row_count[lane]):
+                f[q, rows[lane, k]] = w.f[k * LANES + lane]
+            for l in range(column_count[lane]):
+                g[q, columns[lane, l]] = w.g[l * LANES + lane]
+            _fill(f[q], a[q], g[q], b[q], cost[q], epsilon[q])
+            _fill(g[q], b[q], f[q], a[q], cost[q].T, epsilon[q])
+
+
+@helper
+def _fill(f, a, g, b, cost, epsilon):
+    """Soft c-transforms of g at the states without mass."""
+    for k in range(a.size):
+        if a[k] > 0.0:
+            continue
+        top = -np.inf
+        for l in range(b.size):
+            if b[l] > 0.0:
+                top = max(top, g[l] - cost[k, l])
+        total = 0.0
+        for l in range(b.size):
+            if b[l] > 0.0:
+                total += b[l] * np.exp((g[l] - cost[k, l] - top) / epsilon)
+        f[k] = -top - epsilon * np.log(total)

@@ -1,0 +1,83 @@
+"""Lay out transition rows for the compiled kernels."""
+
+from typing import Any
+
+import numpy as np
+
+from markovot.transport.rows import Rows
+from markovot.transport.simd import LANES
+
+
+def side_arrays(rows: Rows, row_stride: int) -> tuple[Any, Any, Any]:
+    """Pointers, indices times the row stride of the cost, and weights."""
+    return rows.indptr.numpy(), rows.indices.numpy() * row_stride, rows.values.numpy()
+
+
+def column_arrays(rows: Rows) -> tuple[Any, Any, Any]:
+    """For every state k of every chain: the rows in which it stands, and at which position of the row."""
+    batch, n = rows.degrees.shape
+    chain, row = (owner.numpy() for owner in rows.owners())
+    indptr = rows.indptr.numpy()
+    position = np.arange(chain.size) - indptr[chain, row]
+    column = chain * n + rows.indices.numpy()
+    order = np.argsort(column, kind="stable")
+    counts = np.bincount(column, minlength=batch * n).reshape(batch, n)
+    pointers = np.zeros((batch, n + 1), dtype=np.int64)
+    pointers[:, 1:] = np.cumsum(counts, axis=1)
+    pointers += np.concatenate(([0], np.cumsum(counts.sum(axis=1))))[:-1, None]
+    return pointers, row[order], position[order]
+
+
+def state_order(rows: Rows) -> tuple[Any, Any]:
+    """States of each chain sorted by falling degree, cut in groups of eight: (group pointers, states or -1)."""
+    degrees = rows.degrees.numpy()
+    sizes = rows.sizes.numpy()
+    num_groups = -(-sizes // LANES)
+    groups = np.concatenate(([0], np.cumsum(num_groups)))
+    states = np.full(groups[-1] * LANES, -1, dtype=np.int64)
+    for chain, size in enumerate(sizes):
+        start = groups[chain] * LANES
+        states[start : start + size] = np.argsort(-degrees[chain, :size], kind="stable")
+    return groups, states
+
+
+def lane_arrays(rows: Rows, order: tuple[Any, Any], column_stride: int) -> tuple[tuple[Any, ...], Any]:
+    """The fields of `kernels.Lanes`, and for each slot its entry in the store of `rows` (-1 for padding).
+
+    Padding repeats the first entry of its state, with zero weight: it reads a real cost, and adds nothing. Lanes that
+    stand for no state repeat the first state of their group.
+    """
+    groups, states = order
+    padded = np.where(states >= 0, states, np.repeat(states.reshape(-1, LANES)[:, 0], LANES))
+    chain = np.repeat(np.arange(groups.size - 1), np.diff(groups) * LANES)
+    indptr = rows.indptr.numpy()
+    first = indptr[chain, padded]
+    degree = indptr[chain, padded + 1] - first
+    width = degree.reshape(-1, LANES).max(axis=1)
+    start = np.concatenate(([0], np.cumsum(width * LANES)))
+    total_before = np.concatenate(([0], np.cumsum(width)))
+    before = total_before[:-1] - np.repeat(total_before[groups[:-1]], np.diff(groups))
+    total = total_before[groups[1:]] - total_before[groups[:-1]]
+
+    slot = np.arange(start[-1])
+    group = np.repeat(np.arange(width.size), width * LANES)
+    lane = slot % LANES
+    position = (slot - start[group]) // LANES
+    owner = group * LANES + lane
+    inside = position < degree[owner]
+    entry = first[owner] + np.where(inside, position, 0)
+    entry = np.minimum(entry, max(rows.indices.numel() - 1, 0))  # a row without entries in a gradient's pattern
+    real = inside & (states[owner] >= 0)
+    fields = (
+        groups,
+        padded * column_stride,
+        (states.reshape(-1, LANES) >= 0).sum(axis=1),
+        (states >= 0).astype(np.float64),
+        width,
+        start[:-1],
+        before,
+        total,
+        rows.indices.numpy()[entry] * column_stride,
+        np.where(inside, rows.values.numpy()[entry], 0.0),
+    )
+    return fields, np.where(real, entry, -1)

@@ -1,0 +1,43 @@
+"""Transition rows on their support: what every transport engine takes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of the transition matrices of a batch of chains, in one flat compressed store.
+
+    Row i of chain b has the states `indices[indptr[b, i]:indptr[b, i+1]]` and there the probabilities `values`, all
+    positive. Rows beyond `sizes[b]` are empty.
+    """
+
+    sizes: Tensor  # int64 (B,)
+    indptr: Tensor  # int64 (B, n+1)
+    indices: Tensor  # int64 (nnz,)
+    values: Tensor  # float64 (nnz,)
+
+    @property
+    def num_states(self) -> int:
+        return self.indptr.shape[1] - 1
+
+    @property
+    def degrees(self) -> Tensor:
+        """Number of stored entries of each row, (B, n)."""
+        return self.indptr.diff(dim=1)
+
+    def owners(self) -> tuple[Tensor, Tensor]:
+        """The chain and the row to which each stored entry belongs, two (nnz,) tensors."""
+        degrees = self.degrees
+        flat = torch.repeat_interleave(torch.arange(degrees.numel(), device=degrees.device), degrees.reshape(-1))
+        return flat // self.num_states, flat % self.num_states
+
+    def to_dense(self) -> Tensor:
+        """The transition matrices, (B, n, n), zero off the support."""
+        batch, n = self.degrees.shape
+        chain, row = self.owners()
+        dense = self.values.new_zeros(batch, n, n)
+        dense[chain, row, self.indices] = self.values
+        return dense

@@ -1,0 +1,419 @@
+"""Local transport by matrix products: the torch engine for dense rows, on any device.
+
+All problems of an item share one cost C (n, m), hence one Gibbs kernel `G = exp(-(C - rho - sigma) / eps)`, where rho and
+sigma are row and column minima that the potentials absorb. With `U_k = a_k exp((f_k - rho_k) / eps)` and
+`V_l = b_l exp((g_l - sigma_l) / eps)` for every problem, the plan is `P = diag(U) G diag(V)`, and for all problems at once
+
+    U = a / (V G^T),     c = V * (U G),     Sinkhorn's step: V = b / (U G),     P v = rowsum(U * (V (G * v)^T)),
+
+one product (nm x m)(m x n) each. Most problems need a handful of Sinkhorn steps. They drop out when they are done; once
+those that remain are slow, they take Newton steps, whose systems are solved by conjugate gradients with the same
+products; what is left then goes to `newton.solve_transport`, one by one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from markovot.transport.newton import MACHINE_EPSILON, solve_transport
+from markovot.transport.rows import Rows
+from markovot.transport.torch_common import CHUNK_BYTES, TorchEngine, ranges
+
+SAFE_RANGE = 600.0  # of the exponents: exp(-600) = 1e-261, and sums of products of weights stay normal numbers
+SLOW = 30.0  # Sinkhorn steps to go, beyond which Newton's step is cheaper
+MAX_STEPS = 300
+MAX_NEWTON = 20  # Newton steps of a block, after which the explicit solver takes over
+CONJUGATE_STEPS = 40
+FORCING = 0.2  # relative residual at which conjugate gradients stop
+DAMPING = 0.125  # confines Newton's step in g to 8 eps (see newton._aim_newton)
+TINY = 1e-290
+EXPLICIT_TEMPORARIES = 8
+
+
+class UnsafeRange(Exception):
+    """The cost range over epsilon is so large that the Gibbs kernel would underflow: use `GatherEngine`."""
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Problems of k items, whose rows of X are `first` to `last`."""
+
+    items: slice | Tensor
+    first: int
+    last: int
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.first, self.last)
+
+
+@dataclass
+class _State:
+    """The unfinished problems of a block, (k, q, ...): k items with the same number q of problems each."""
+
+    index: Tensor  # (k, q) position among the problems of the block
+    a: Tensor  # (k, q, n)
+    b: Tensor  # (k, q, m)
+    v: Tensor  # (k, q, m), the next point
+    error: Tensor  # (k, q), marginal error at the last accepted point
+    rescue: Tensor  # (k, q, m), Sinkhorn's step from there, taken where Newton's fails
+    done: Tensor  # bool (k, q); v stands still
+    newton: Tensor  # bool (k, q): v comes from a Newton step
+    slow: Tensor  # bool (k, q): Sinkhorn's steps take too long
+
+    def select(self, keep: Tensor) -> "_State":
+        wide = keep.unsqueeze(2)
+        return _State(*(
+            x.gather(1, keep) if x.dim() == 2 else x.gather(1, wide.expand(-1, -1, x.shape[2]))
+            for x in vars(self).values()
+        ))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Point:
+    """What the kernel says of a point v: U, `U G`, `V G^T`, the column sums, and the marginal errors."""
+
+    u: Tensor
+    arriving: Tensor
+    through: Tensor
+    columns: Tensor
+    error: Tensor
+
+
+class SharedKernelEngine(TorchEngine):
+    """Solves all problems of an item by Sinkhorn and Newton steps that are products with one shared kernel.
+
+    Note:
+        Memory O(nm(n + m)) for U and V, and a fixed budget for temporaries. Time of a Sinkhorn step, of `apply`, and of
+        each gradient: O(nm * nm) multiply-adds in matrix products. float64, so that TF32 does not enter.
+    """
+
+    def __init__(self, rows_x: Rows, rows_y: Rows, pair_x: Tensor, pair_y: Tensor, epsilon: Tensor) -> None:
+        super().__init__(rows_x, rows_y, pair_x, pair_y, epsilon)
+        self.laws_x, self.laws_y = _laws(rows_x), _laws(rows_y)
+        count, n, m = self.shape
+        # The plans of every problem, diag(U) G diag(V); independent couplings to begin with.
+        self.u = self.laws_x[pair_x].unsqueeze(2).repeat(1, 1, m, 1)  # (P, n, m, n)
+        self.v = self.laws_y[pair_y].unsqueeze(1).repeat(1, n, 1, 1)  # (P, n, m, m)
+        self.rho = torch.zeros(count, n, dtype=torch.float64, device=self.device)
+        self.sigma = torch.zeros(count, m, dtype=torch.float64, device=self.device)
+        self.gibbs = torch.ones(self.shape, dtype=torch.float64, device=self.device)
+
+    @staticmethod
+    def is_safe(cost_range: Tensor | float, epsilon: Tensor | float) -> bool:
+        """Whether the kernel of costs with this range (max - min) neither under- nor overflows in float64.
+
+        Example:
+            >>> SharedKernelEngine.is_safe(1.0, 0.01), SharedKernelEngine.is_safe(1.0, 0.001)
+            (True, False)
+        """
+        return bool(torch.all(torch.as_tensor(cost_range) <= SAFE_RANGE * torch.as_tensor(epsilon)))
+
+    def _blocks(self, active: Tensor | None) -> Iterator[_Block]:
+        """Several whole items, or some rows of one item, within the memory budget. Slices where possible: views."""
+        count = self.shape[0]
+        chosen = torch.arange(count) if active is None else active.nonzero().squeeze(1).cpu()
+        row = 8 * self.m * max(self.n, self.m)
+        if row * self.n > CHUNK_BYTES:
+            for p in chosen.tolist():
+                for first, last in ranges(self.n, CHUNK_BYTES // row):
+                    yield _Block(slice(p, p + 1), first, last)
+            return
+        for start, stop in ranges(len(chosen), CHUNK_BYTES // (row * self.n)):
+            whole = len(chosen) == count
+            yield _Block(slice(start, stop) if whole else chosen[start:stop].to(self.device), 0, self.n)
+
+    def _factors(self, block: _Block) -> tuple[Tensor, Tensor]:
+        """U and V of a block, (k, q, n) and (k, q, m)."""
+        return self.u[block.items, block.rows].flatten(1, 2), self.v[block.items, block.rows].flatten(1, 2)
+
+    def _marginals(self, block: _Block) -> tuple[Tensor, Tensor]:
+        """a and b of every problem of a block, (k, q, n) and (k, q, m)."""
+        a = self.laws_x[self.pair_x[block.items], block.rows]
+        b = self.laws_y[self.pair_y[block.items]]
+        shape = (len(a), block.last - block.first, self.m)
+        return a.unsqueeze(2).expand(*shape, -1).flatten(1, 2), b.unsqueeze(1).expand(*shape, -1).flatten(1, 2)
+
+    def sweep(self, cost: Tensor, gap: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
+        """Certified bounds of `OT_eps` for every problem of the active items, (P, n, m) each; 0 elsewhere.
+
+        Args:
+            cost: float64 (P, n, m); for items that are not active anything may stand there.
+            gap: (P,) wanted `upper - lower` of each problem.
+            active: bool (P,).
+
+        Raises:
+            UnsafeRange: where the costs of an active item, less row and column minima, exceed `SAFE_RANGE * epsilon`.
+                The engine is then as it was before.
+        """
+        cost = torch.where(active[:, None, None] & self.real, cost, self.cost)
+        self._shift(cost, active)
+        self.cost = cost
+        spread = self._range(cost)
+        rounding = 8 * MACHINE_EPSILON * (cost.abs().flatten(1).amax(dim=1) + self.epsilon)
+        goal = (gap - 2 * rounding).clamp_min(0)
+        # Sinkhorn's potentials obey osc(g) <= osc(C), so that this marginal error gives the wanted gap.
+        target = (goal / (spread + MACHINE_EPSILON)).clamp_min(1e-13)
+        lower, upper = self._zeros(), self._zeros()
+        for block in self._blocks(active):
+            error = self._solve(block, target[block.items], goal[block.items])
+            value, width = self._bounds(block, error, spread[block.items])
+            slack = rounding[block.items][:, None, None]
+            lower[block.items, block.rows] = value - slack
+            upper[block.items, block.rows] = value + width + slack
+        return lower.masked_fill_(~self.real, 0.0), upper.masked_fill_(~self.real, 0.0)
+
+    def _shift(self, cost: Tensor, active: Tensor) -> None:
+        """Take row and column minima out of the cost, set the kernel, and carry V over to it."""
+        infinite = cost.masked_fill(~self.real, torch.inf)
+        rho = _finite(infinite.amin(dim=2))
+        rest = infinite - rho.unsqueeze(2)
+        sigma = _finite(rest.amin(dim=1))
+        exponent = (rest - sigma.unsqueeze(1)).masked_fill(~self.real, 0.0) / self.epsilon[:, None, None]
+        if not bool((exponent <= SAFE_RANGE).all()):
+            raise UnsafeRange
+        factor = (self.sigma - sigma) / self.epsilon[:, None]
+        factor = torch.exp(factor - factor.amax(dim=1, keepdim=True))
+        for block in self._blocks(active):
+            b = self.laws_y[self.pair_y[block.items]][:, None, None]
+            v = self.v[block.items, block.rows] * factor[block.items][:, None, None]
+            v = (v / v.amax(dim=3, keepdim=True)).clamp_min(TINY)
+            self.v[block.items, block.rows] = torch.where(b.squeeze(2).unsqueeze(1) > 0, v, 0.0)
+        self.rho, self.sigma, self.gibbs = rho, sigma, torch.exp(-exponent)
+
+    def _solve(self, block: _Block, target: Tensor, goal: Tensor) -> Tensor:
+        """Bring the marginal errors of a block to the target; sets U and V, returns the errors (k, rows, m)."""
+        a, b = self._marginals(block)
+        gibbs = self.gibbs[block.items]
+        state = _begin(a, b, self._factors(block)[1])
+        u, v = torch.empty_like(a), torch.empty_like(b)  # filled when the first problems drop out
+        errors = torch.zeros_like(state.error)
+        num_newton, had_newton = 0, False
+        for _ in range(MAX_STEPS):
+            point = _evaluate(state, gibbs)
+            here = state.v
+            _accept(state, point, target.unsqueeze(1), had_newton)
+            left, slow, most = _count(state)
+            stop = left == 0 or num_newton >= MAX_NEWTON
+            shrink = most < 0.75 * state.done.shape[1]
+            if stop or shrink:
+                _put(u, state.index, point.u)
+                _put(v, state.index, here)
+                errors.scatter_(1, state.index, point.error)
+            if stop:
+                break
+            had_newton = 2 * slow >= left
+            if had_newton:
+                _newton(state, point, here, gibbs)
+                num_newton += 1
+            if shrink:
+                state = state.select(state.done.long().argsort(dim=1, stable=True)[:, :most])
+        else:
+            _put(v, state.index, state.rescue)
+        shape = (len(a), -1, self.m)
+        if not bool(state.done.all()):
+            self._solve_explicitly(block, state, u, v, errors, goal)
+        self.u[block.items, block.rows] = u.view(*shape, self.n)
+        self.v[block.items, block.rows] = v.view(*shape, self.m)
+        return errors.view(shape)
+
+    def _solve_explicitly(
+        self, block: _Block, state: _State, u: Tensor, v: Tensor, errors: Tensor, goal: Tensor
+    ) -> None:
+        """Solve what is left problem by problem, with its own copy of the costs."""
+        item, place = (~state.done).nonzero(as_tuple=True)
+        cost, gibbs, sigma, epsilon = (x[block.items] for x in (self.cost, self.gibbs, self.sigma, self.epsilon))
+        for start, stop in ranges(len(item), CHUNK_BYTES // (8 * EXPLICIT_TEMPORARIES * self.n * self.m)):
+            p, q = item[start:stop], place[start:stop]
+            a, b, at, eps = state.a[p, q], state.b[p, q], state.index[p, q], epsilon[p].unsqueeze(1)
+            init = (eps * torch.log(v[p, at] / b) + sigma[p]).nan_to_num(0.0, 0.0, 0.0)
+            g = solve_transport(a, b, cost[p], epsilon[p], gap=goal[p], init=init).g
+            exponent = (g - sigma[p]) / eps
+            found = (b * torch.exp(exponent - exponent.amax(dim=1, keepdim=True))).clamp_min(TINY) * (b > 0)
+            through = torch.einsum("ql,qkl->qk", found, gibbs[p])
+            u[p, at] = a / through
+            v[p, at] = found
+            errors[p, at] = (b - found * torch.einsum("qk,qkl->ql", a / through, gibbs[p])).abs().sum(dim=1)
+
+    def _potentials(self, block: _Block) -> tuple[Tensor, Tensor]:
+        """log(U / a) and log(V / b), zero where there is no mass, (k, rows, m, ...)."""
+        a = self.laws_x[self.pair_x[block.items], block.rows].unsqueeze(2)
+        b = self.laws_y[self.pair_y[block.items]].unsqueeze(1)
+        log_u = torch.log(self.u[block.items, block.rows] / a).masked_fill_(a == 0, 0.0)
+        log_v = torch.log(self.v[block.items, block.rows] / b).masked_fill_(b == 0, 0.0)
+        return log_u, log_v
+
+    def _bounds(self, block: _Block, error: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+        """The dual value, and the width that follows from the marginal error, (k, rows, m) each."""
+        a, b = self.laws_x[self.pair_x[block.items], block.rows], self.laws_y[self.pair_y[block.items]]
+        epsilon = self.epsilon[block.items][:, None, None]
+        log_u, log_v = self._potentials(block)
+        value = epsilon * (torch.einsum("kijx,kix->kij", log_u, a) + torch.einsum("kijy,kjy->kij", log_v, b))
+        value += torch.einsum("kix,kx->ki", a, self.rho[block.items]).unsqueeze(2)
+        value += torch.einsum("kjy,ky->kj", b, self.sigma[block.items]).unsqueeze(1)
+        g = log_v.mul_(epsilon.unsqueeze(3)).add_(self.sigma[block.items][:, None, None])
+        empty = (b == 0).unsqueeze(1)
+        osc = g.masked_fill(empty, -torch.inf).amax(dim=3) - g.masked_fill(empty, torch.inf).amin(dim=3)
+        return value, 0.5 * error * (spread[:, None, None] + osc)
+
+    def apply(self, v: Tensor, active: Tensor) -> Tensor:
+        """`P v`: as said in the base class."""
+        out = self._zeros()
+        weighted = self.gibbs * v
+        for block in self._blocks(active):
+            u, w = self._factors(block)
+            values = (u * (w @ weighted[block.items].mT)).sum(dim=2)
+            out[block.items, block.rows] = values.view(len(u), -1, self.m)
+        return out.masked_fill_(~self.real, 0.0)
+
+    def apply_transpose(self, v: Tensor, active: Tensor) -> Tensor:
+        """`P^T v`: as said in the base class."""
+        out = self._zeros()
+        v = v.masked_fill(~self.real, 0.0)
+        for block in self._blocks(active):
+            u, w = self._factors(block)
+            y = v[block.items, block.rows].flatten(1).unsqueeze(2)
+            out[block.items] += (u * y).mT @ w
+        return out.mul_(self.gibbs).masked_fill_(~self.real, 0.0)
+
+    def kl(self) -> Tensor:
+        """`KL(pi_ij | a x b)` of the last plans, (P, n, m); 0 at padding."""
+        out = self._zeros()
+        entropy = -torch.special.xlogy(self.gibbs, self.gibbs)
+        for block in self._blocks(None):
+            u, w = self._factors(block)
+            log_u, log_v = (x.flatten(1, 2) for x in self._potentials(block))
+            a, _ = self._marginals(block)
+            columns = w * (u @ self.gibbs[block.items])
+            value = (a * log_u).sum(dim=2) + (columns * log_v).sum(dim=2)
+            value -= (u * (w @ entropy[block.items].mT)).sum(dim=2)
+            out[block.items, block.rows] = value.view(len(u), -1, self.m)
+        return out.masked_fill_(~self.real, 0.0)
+
+    def gradient_x(self, weights: Tensor, pattern: Rows | None) -> Tensor:
+        """`sum_j weights_pij f_ij^k'`, summed over the items that share a chain of X.
+
+        Args:
+            weights: (P, n, m).
+            pattern: the entries (row i, state k') that are wanted; None: all.
+
+        Returns:
+            (B, n, n), or (nnz,) in the order of the pattern. Not centred.
+        """
+        total = torch.zeros_like(self.laws_x)
+        weights = weights.masked_fill(~self.real, 0.0)
+        for block in self._blocks(None):
+            _, v = self._factors(block)
+            f = torch.log(v @ self.gibbs[block.items].mT).view(-1, block.last - block.first, self.m, self.n)
+            f = self.rho[block.items][:, None, None] - self.epsilon[block.items][:, None, None, None] * f
+            part = torch.einsum("kijx,kij->kix", f, weights[block.items, block.rows])
+            total[:, block.rows].index_add_(0, self.pair_x[block.items], part)
+        return _entries(total, pattern, self.rows_x)
+
+    def gradient_y(self, weights: Tensor, pattern: Rows | None) -> Tensor:
+        """`sum_i weights_pij g_ij^l'`: as `gradient_x`, with the sides exchanged."""
+        total = torch.zeros_like(self.laws_y)
+        weights = weights.masked_fill(~self.real, 0.0)
+        for block in self._blocks(None):
+            u, _ = self._factors(block)
+            g = torch.log(u @ self.gibbs[block.items]).view(-1, block.last - block.first, self.m, self.m)
+            g = self.sigma[block.items][:, None, None] - self.epsilon[block.items][:, None, None, None] * g
+            part = torch.einsum("kijy,kij->kjy", g, weights[block.items, block.rows])
+            total.index_add_(0, self.pair_y[block.items], part)
+        return _entries(total, pattern, self.rows_y)
+
+    def coupling(self, p: int, i: int, j: int) -> Tensor:
+        return self.u[p, i, j].unsqueeze(1) * self.gibbs[p] * self.v[p, i, j]
+
+
+def _laws(rows: Rows) -> Tensor:
+    """Dense rows that sum to one; padded rows get a unit mass, so that nothing is divided by zero (it is masked later)."""
+    laws = rows.to_dense()
+    laws[..., 0] += rows.degrees == 0
+    return laws / laws.sum(dim=2, keepdim=True)
+
+
+def _finite(minima: Tensor) -> Tensor:
+    return minima.masked_fill(minima.isinf(), 0.0)
+
+
+def _entries(total: Tensor, pattern: Rows | None, rows: Rows) -> Tensor:
+    """The wanted entries of a full gradient; zero at padding."""
+    if pattern is not None:
+        chain, row = pattern.owners()
+        return total[chain, row, pattern.indices]
+    real = torch.arange(rows.num_states, device=total.device) < rows.sizes.unsqueeze(1)
+    return total.masked_fill(~(real.unsqueeze(2) & real.unsqueeze(1)), 0.0)
+
+
+def _begin(a: Tensor, b: Tensor, v: Tensor) -> _State:
+    shape = v.shape[:2]
+    index = torch.arange(shape[1], device=v.device).expand(shape)
+    false = torch.zeros(shape, dtype=torch.bool, device=v.device)
+    error = torch.full(shape, torch.inf, dtype=torch.float64, device=v.device)
+    return _State(index, a, b, v, error, v, false, false, false)
+
+
+def _put(store: Tensor, index: Tensor, values: Tensor) -> None:
+    store.scatter_(1, index.unsqueeze(2).expand_as(values), values)
+
+
+def _evaluate(state: _State, gibbs: Tensor) -> _Point:
+    through = state.v @ gibbs.mT
+    u = state.a / through
+    arriving = u @ gibbs
+    columns = state.v * arriving
+    return _Point(u, arriving, through, columns, (state.b - columns).abs_().sum(dim=2))
+
+
+def _accept(state: _State, point: _Point, target: Tensor, had_newton: bool) -> None:
+    """Judge the point, and let Sinkhorn's step be next. Newton's is only accepted if the marginal error falls."""
+    accepted = ~state.newton | (point.error < state.error)
+    rate = torch.where(state.newton, 0.0, point.error / state.error)
+    state.error = torch.where(accepted, point.error, state.error)
+    state.done = accepted & (point.error <= target)
+    left = torch.log(target / state.error) / torch.log(rate)
+    state.slow = ~state.done & accepted & (state.slow | (left > SLOW) | (rate >= 1))
+    sinkhorn = state.b / point.arriving
+    state.rescue = torch.where(accepted.unsqueeze(2), sinkhorn, state.rescue) if had_newton else sinkhorn
+    state.v = torch.where(state.done.unsqueeze(2), state.v, state.rescue)
+    state.newton = torch.zeros_like(state.newton)
+
+
+def _count(state: _State) -> tuple[int, int, int]:
+    """Problems that are left, those of them that are slow, and the most that one item has left: one synchronisation."""
+    left = (~state.done).sum(dim=1)
+    left_all, slow, most = torch.stack([left.sum(), state.slow.sum(), left.amax()]).tolist()
+    return left_all, slow, most
+
+
+def _newton(state: _State, point: _Point, v: Tensor, gibbs: Tensor) -> None:
+    """Let the next step of the slow problems be Newton's: `(diag(c + kappa |r|) - P^T diag(1/a) P) d = r = b - c`.
+
+    Conjugate gradients, preconditioned by the diagonal; `P x = U * ((V x) G^T)` and `a = U * (V G^T)`.
+    """
+    residual = state.b - point.columns
+    diagonal = (point.columns + DAMPING * residual.abs()).clamp_min(TINY)
+    solution = torch.zeros_like(residual)
+    direction = residual / diagonal
+    power = (residual * direction).sum(dim=2, keepdim=True)
+    enough = FORCING**2 * power
+    for _ in range(CONJUGATE_STEPS):
+        image = ((v * direction) @ gibbs.mT) / point.through
+        image = diagonal * direction - v * ((point.u * image) @ gibbs)
+        curvature = (direction * image).sum(dim=2, keepdim=True)
+        moving = (power > enough) & (curvature > 0) & state.slow.unsqueeze(2)
+        if not bool(moving.any()):
+            break
+        length = torch.where(moving, power / curvature, 0.0)
+        solution += length * direction
+        residual = residual - length * image
+        scaled = residual / diagonal
+        fresh = (residual * scaled).sum(dim=2, keepdim=True)
+        direction = torch.where(moving, scaled + (fresh / power) * direction, direction)
+        power = torch.where(moving, fresh, power)
+    trial = v * torch.exp(solution.clamp(-1 / DAMPING, 1 / DAMPING))
+    state.v = torch.where(state.slow.unsqueeze(2), trial, state.v)
+    state.newton = state.slow

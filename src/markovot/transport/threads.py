@@ -1,0 +1,35 @@
+"""Run compiled kernels, which hold no interpreter lock, on a few threads.
+
+The number of threads is torch's (`torch.set_num_threads`). Tasks are cut the same way whatever that number is, so it
+does not change a result. A forked child makes a pool of its own.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+# A kernel call on another thread costs about 30 microseconds; below this many plan entries it is not worth it.
+WORTH_A_THREAD = 1 << 15
+
+
+@cache
+def _pool(process: int, workers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers, thread_name_prefix="markovot")
+
+
+def run(call: Callable[[Any], Any], tasks: Any, work: Any) -> list[Any]:
+    """Call `call(part)` for contiguous parts of `tasks`, side by side where the `work` (an array) pays for it."""
+    workers = torch.get_num_threads()
+    total = work.sum()
+    if workers == 1 or len(tasks) < 2 or total < 2 * WORTH_A_THREAD:
+        return [call(tasks)]
+    num_parts = int(min(4 * workers, len(tasks), total // WORTH_A_THREAD))
+    middle = np.cumsum(work) - work / 2
+    cuts = np.searchsorted(middle, total * np.arange(1, num_parts) / num_parts)
+    parts = [part for part in np.split(tasks, cuts) if len(part)]
+    return list(_pool(os.getpid(), workers).map(call, parts))

@@ -1,0 +1,275 @@
+"""Checks of what users hand in, done once, at the public boundary.
+
+Each check is a few tensor operations and one transfer of a yes or no to the host; only when the answer is no
+does it look for the culprit, and then it raises `ValueError` or `TypeError` with the argument's name, the
+offending value and the repair.
+"""
+
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FLOATING = (torch.float32, torch.float64)
+# Rows and laws must sum to one within this: what normalising in the given precision leaves behind, with room
+# to spare.
+SUM_TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-9}
+
+_DIVIDE = "Divide it by its sum."
+_DIVIDE_ROWS = "Divide each row by its sum; if this is an adjacency matrix, use MarkovChain.from_adjacency."
+
+
+def first(wrong: Tensor) -> tuple[int, ...]:
+    """Index of the first True entry."""
+    return tuple(torch.nonzero(wrong)[0].tolist())
+
+
+def place(index: tuple[int, ...]) -> str:
+    """An index as people write it: `3` or `(0, 3)`."""
+    return str(index[0]) if len(index) == 1 else str(index)
+
+
+def as_tensor(name: str, value: Any) -> Tensor:
+    """A tensor as it is, or a NumPy array as a tensor (a copy only where torch cannot share the memory)."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "fiubc":
+            raise TypeError(f"{name}: expected an array of numbers, got dtype {value.dtype}.")
+        # torch can share neither read-only memory nor negative strides, and knows only the native byte order.
+        sharable = value.flags.writeable and value.flags.c_contiguous and value.dtype.isnative
+        return torch.from_numpy(
+            value if sharable else np.array(value, dtype=value.dtype.newbyteorder("="), order="C")
+        )
+    raise TypeError(
+        f"{name}: expected a torch tensor or a NumPy array, got {type(value).__name__}. "
+        "Convert it first, for instance with torch.as_tensor(value, dtype=torch.float64)."
+    )
+
+
+def floating(name: str, tensor: Tensor) -> None:
+    """Refuse everything but float32 and float64."""
+    if tensor.dtype not in FLOATING:
+        raise TypeError(
+            f"{name}: dtype {tensor.dtype} is not supported, only float32 and float64. "
+            f"Convert it with {name}.double() (for a NumPy or SciPy array, .astype(float))."
+        )
+
+
+def matrices(name: str, value: Any) -> Tensor:
+    """A dense tensor or array of shape (*batch, n, n) with floating-point entries."""
+    tensor = as_tensor(name, value)
+    floating(name, tensor)
+    square(name, tensor.shape)
+    if tensor.device.type == "meta":
+        raise ValueError(
+            f"{name}: a tensor on the device meta has no values. Make it on a real device, such as 'cpu'."
+        )
+    return tensor
+
+
+def square(name: str, shape: tuple[int, ...]) -> None:
+    """Refuse shapes that are not (*batch, n, n) with at least one state and one chain."""
+    if len(shape) < 2 or shape[-1] != shape[-2]:
+        raise ValueError(
+            f"{name}: shape {tuple(shape)} is not (*batch, n, n). Row i must hold the entries from state i "
+            "to every state."
+        )
+    if 0 in shape:
+        raise ValueError(f"{name}: shape {tuple(shape)} is an empty chain. A chain needs at least one state.")
+
+
+def same_kind(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    """Refuse two tensors of different dtypes or devices: either choice for the result would be silent."""
+    if tensor.dtype != other.dtype:
+        raise TypeError(
+            f"{name} has dtype {tensor.dtype} but {other_name} has {other.dtype}. Convert one, with "
+            f".to({other.dtype})."
+        )
+    if tensor.device != other.device:
+        raise ValueError(
+            f"{name} is on {tensor.device} but {other_name} is on {other.device}. Move one, with "
+            f".to('{other.device}')."
+        )
+
+
+def entries(name: str, tensor: Tensor) -> None:
+    """Refuse negative and non-finite entries."""
+    if not bool(((tensor >= 0) & (tensor < math.inf)).all()):
+        _raise_entry(name, tensor.detach())
+
+
+def _raise_entry(name: str, tensor: Tensor) -> None:
+    index = first(~((tensor >= 0) & (tensor < math.inf)))
+    value = tensor[index].item()
+    kind = "negative" if value < 0 else "not finite"
+    raise ValueError(
+        f"{name}: entry {place(index)} is {value}, which is {kind}. Entries must be finite and >= 0."
+    )
+
+
+def finite(name: str, tensor: Tensor) -> None:
+    """Refuse non-finite entries."""
+    if not bool(torch.isfinite(tensor).all()):
+        index = first(~torch.isfinite(tensor))
+        raise ValueError(f"{name}: entry {place(index)} is {tensor[index].item()}. Entries must be finite.")
+
+
+def distributions(name: str, tensor: Tensor, *, noun: str = "row", repair: str = _DIVIDE_ROWS) -> None:
+    """Refuse rows, along the last dimension, that are not probability distributions.
+
+    Args:
+        name: the argument, for the message.
+        tensor: (*batch, n), float32 or float64.
+        noun: what one row is called in the message.
+        repair: what to do about a sum other than one.
+    """
+    detached = tensor.detach()
+    sums = detached.sum(-1, dtype=torch.float64)
+    tolerance = SUM_TOLERANCE[tensor.dtype]
+    # amin and amax let NaN through, and a comparison with NaN is False: this one line also finds NaN and
+    # infinities.
+    if bool((detached.amin() >= 0) & ((sums - 1).abs().amax() <= tolerance)):
+        return
+    entries(name, detached)
+    raise_sum(name, sums, tolerance, noun=noun, repair=repair)
+
+
+def raise_sum(
+    name: str, sums: Tensor, tolerance: float, *, noun: str = "row", repair: str = _DIVIDE_ROWS
+) -> None:
+    """Raise the error that names the first of `sums` that is not one."""
+    index = first(~((sums - 1).abs() <= tolerance))
+    which = f"{noun} {place(index)} sums" if index else "it sums"
+    raise ValueError(
+        f"{name}: {which} to {sums[index].item():.12g}, not 1 (tolerance {tolerance:g}). {repair}"
+    )
+
+
+def stored_rows(name: str, owner: Tensor, indices: Tensor, values: Tensor, sums: Tensor) -> None:
+    """`distributions` for rows in compressed form.
+
+    Args:
+        name: the argument, for the message.
+        owner: (nnz,) flat number of the row of each stored entry.
+        indices: (nnz,) column of each stored entry.
+        values: (nnz,) the entries.
+        sums: (*batch, n) row sums, float64.
+    """
+    detached = values.detach()
+    tolerance = SUM_TOLERANCE[values.dtype]
+    smallest = (
+        detached.amin() >= 0 if len(detached) else torch.ones((), dtype=torch.bool, device=values.device)
+    )
+    if bool(smallest & ((sums - 1).abs().amax() <= tolerance)):
+        return
+    stored_entries(name, owner, indices, detached, tuple(sums.shape))
+    raise_sum(name, sums, tolerance)
+
+
+def stored_entries(
+    name: str, owner: Tensor, indices: Tensor, values: Tensor, rows_shape: tuple[int, ...]
+) -> None:
+    """Refuse negative and non-finite stored entries, and name the entry by (*batch, row, column)."""
+    wrong = ~((values >= 0) & (values < math.inf))
+    if not bool(wrong.any()):
+        return
+    at = first(wrong)
+    index = (*(int(k) for k in np.unravel_index(int(owner[at]), rows_shape)), int(indices[at]))
+    value = values[at].item()
+    kind = "negative" if value < 0 else "not finite"
+    raise ValueError(
+        f"{name}: entry {place(index)} is {value}, which is {kind}. Entries must be finite and >= 0."
+    )
+
+
+def law(name: str, value: Any, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Check a law (or a batch of laws) on the states, and broadcast it.
+
+    Args:
+        name: the argument, for the message.
+        value: tensor or array, (n,) or any shape that broadcasts to `shape`.
+        like: tensor whose dtype and device the law must share.
+        shape: (*batch, n).
+
+    Returns:
+        The law, expanded to `shape`.
+    """
+    tensor = as_tensor(name, value)
+    floating(name, tensor)
+    same_kind(name, tensor, "the chain", like)
+    broadcasts = 0 < tensor.dim() <= len(shape) and tensor.shape[-1] == shape[-1]
+    if not broadcasts or any(k not in (1, s) for k, s in zip(tensor.shape[::-1], shape[::-1], strict=False)):
+        raise ValueError(
+            f"{name}: shape {tuple(tensor.shape)} does not fit {tuple(shape)}. Give one probability for each "
+            "state."
+        )
+    distributions(name, tensor, noun="law", repair=_DIVIDE)
+    return tensor.expand(shape)
+
+
+def number(name: str, value: Any, low: float, high: float) -> float:
+    """Check a plain number in [low, high]."""
+    if isinstance(value, bool | Tensor) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}.")
+    value = float(value)
+    if not low <= value <= high or math.isinf(value):  # also catches NaN
+        bounds = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+        raise ValueError(f"{name}: {value} is out of range. It must be {bounds}.")
+    return value
+
+
+def choice(name: str, value: Any, options: tuple[str, ...]) -> str:
+    """Check one of several words."""
+    if not isinstance(value, str) or value not in options:
+        raise ValueError(f"{name}: {value!r} is not one of {', '.join(map(repr, options))}.")
+    return value
+
+
+def _parameter(name: str, value: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A number or a tensor of numbers (one for each item of the batch) as a tensor of the chains' kind."""
+    if isinstance(value, Tensor | np.ndarray):
+        tensor = as_tensor(name, value)
+        floating(name, tensor)
+        return tensor.to(device=device, dtype=dtype)
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: expected a number or a floating-point tensor, got {type(value).__name__}.")
+    return torch.tensor(float(value), dtype=dtype, device=device)
+
+
+def discount(value: Any, *, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Check `delta`, which must lie in (0, 1], and return it as a tensor that keeps its gradient."""
+    delta = _parameter("delta", value, dtype, device)
+    inside = (delta > 0) & (delta <= 1)
+    if not bool(inside.all()):
+        worst = delta.detach()[~inside].flatten()[0].item()
+        raise ValueError(
+            f"delta: {worst:.12g} is outside (0, 1]. delta is the probability of stopping at each step: 1 "
+            "compares only the initial states, small values look far ahead."
+        )
+    return delta
+
+
+def regularisation(value: Any, *, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Check `epsilon`, which must be finite and positive, and return it as a tensor that keeps its gradient.
+
+    Raises:
+        NotImplementedError: epsilon is zero (exact transport).
+    """
+    epsilon = _parameter("epsilon", value, dtype, device)
+    if bool(((epsilon > 0) & (epsilon < math.inf)).all()):
+        return epsilon
+    detached = epsilon.detach()
+    wrong = ~((detached >= 0) & (detached < math.inf))
+    if bool(wrong.any()):
+        raise ValueError(
+            f"epsilon: {detached[wrong].flatten()[0].item():.12g} is not a finite positive number. epsilon "
+            "is in units of the cost; a hundredth of the cost's range is a common choice."
+        )
+    raise NotImplementedError(
+        "epsilon: 0 asks for exact transport, which is not available yet. Use a small positive epsilon, for "
+        "instance a thousandth of the cost's range."
+    )

@@ -1,0 +1,104 @@
+"""Checks at the public boundary: what passes, what does not, and what the message says."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from markovot import validate
+
+KIND: dict[str, Any] = {"dtype": torch.float64, "device": torch.device("cpu")}
+
+
+def test_discount_keeps_gradients_and_dtype() -> None:
+    delta = torch.tensor([0.5, 1.0], requires_grad=True)
+    found = validate.discount(delta, **KIND)
+    assert found.dtype == torch.float64
+    found.sum().backward()
+    assert delta.grad.tolist() == [1, 1]
+    assert validate.discount(1, **KIND).item() == 1
+    assert validate.discount(np.float32(0.5), **KIND).item() == 0.5
+    assert validate.discount(np.array([0.5, 0.25]), **KIND).tolist() == [0.5, 0.25]
+
+
+@pytest.mark.parametrize("delta", [0.0, -0.5, 1.0000001, math.nan, math.inf])
+def test_discount_out_of_range(delta: float) -> None:
+    with pytest.raises(ValueError, match=rf"delta: {delta:.12g} is outside \(0, 1\]"):
+        validate.discount(delta, **KIND)
+    with pytest.raises(ValueError, match=rf"delta: {delta:.12g} is outside \(0, 1\]"):
+        validate.discount(torch.tensor([[0.5], [delta]]).double(), **KIND)
+
+
+def test_regularisation() -> None:
+    epsilon = torch.tensor(0.1, requires_grad=True)
+    validate.regularisation(epsilon, **KIND).backward()
+    assert epsilon.grad.item() == 1
+    for bad in (-0.1, math.nan, math.inf):
+        with pytest.raises(ValueError, match=rf"epsilon: {bad:g} is not a finite positive number"):
+            validate.regularisation(bad, **KIND)
+    with pytest.raises(NotImplementedError, match="exact transport"):
+        validate.regularisation(0.0, **KIND)
+    with pytest.raises(NotImplementedError, match="exact transport"):
+        validate.regularisation(torch.tensor([0.1, 0.0]), **KIND)
+    with pytest.raises(ValueError, match=r"epsilon: -1 "):
+        validate.regularisation(torch.tensor([0.0, -1.0]), **KIND)
+
+
+@pytest.mark.parametrize("check", [validate.discount, validate.regularisation])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("small", "got str"), (True, "got bool"), (None, "got NoneType"), (torch.tensor(1), "int64"), (1j, "got complex")],
+)
+def test_parameters_are_numbers(check: Any, value: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        check(value, **KIND)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_distributions(dtype: torch.dtype) -> None:
+    rows = torch.softmax(torch.randn(50, 3000, generator=torch.Generator().manual_seed(0), dtype=dtype) * 5, -1)
+    validate.distributions("rows", rows)
+    for bad, message in (
+        (math.nan, r"rows: entry \(7, 9\) is nan, which is not finite"),
+        (-1e-3, r"rows: entry \(7, 9\) is -0\.001.*negative"),
+        (math.inf, r"rows: entry \(7, 9\) is inf"),
+        (1.0, r"rows: row 7 sums to"),
+    ):
+        changed = rows.clone()
+        changed[7, 9] = bad
+        with pytest.raises(ValueError, match=message):
+            validate.distributions("rows", changed)
+
+
+def test_law_broadcasts() -> None:
+    like = torch.zeros(1, dtype=torch.float64)
+    law = torch.tensor([0.5, 0.5]).double()
+    assert validate.law("a", law, like, (3, 2)).shape == (3, 2)
+    assert validate.law("a", law.expand(3, 2), like, (3, 2)).shape == (3, 2)
+    for shape in ((3,), (3, 3), (2, 3, 2)):
+        with pytest.raises(ValueError, match="a: shape .* does not fit .*one probability for each state"):
+            validate.law("a", torch.full(shape, 0.5).double(), like, (3, 2))
+    with pytest.raises(ValueError, match=r"a: law 1 sums to 1\.5, not 1.*Divide it by its sum"):
+        validate.law("a", torch.tensor([[0.5, 0.5], [0.5, 1.0], [1, 0]]).double(), like, (3, 2))
+    with pytest.raises(ValueError, match=r"a: it sums to 0\.75"):
+        validate.law("a", torch.tensor([0.5, 0.25]).double(), like, (2,))
+    with pytest.raises(TypeError, match=r"a has dtype torch\.float32 but the chain has torch\.float64"):
+        validate.law("a", law.float(), like, (2,))
+    with pytest.raises(TypeError, match="a: expected a torch tensor or a NumPy array, got list"):
+        validate.law("a", [0.5, 0.5], like, (2,))
+
+
+def test_arrays_share_memory_where_they_can() -> None:
+    array = np.array([[0.5, 0.5], [1.0, 0.0]])
+    assert validate.as_tensor("a", array).data_ptr() == array.ctypes.data
+    for odd in (array[::-1], array.astype(">f8"), array.T):
+        assert validate.as_tensor("a", odd).tolist() == odd.tolist()
+
+
+@pytest.mark.parametrize(("value", "error"), [(math.nan, ValueError), (2, ValueError), ("1", TypeError), (True, TypeError)])
+def test_number(value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="laziness"):
+        validate.number("laziness", value, 0.0, 1.0)
+    assert validate.number("laziness", np.float64(1.0), 0.0, 1.0) == 1.0
