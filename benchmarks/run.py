@@ -18,39 +18,38 @@ HERE = Path(__file__).parent
 PACKAGES = ("torch", "numpy", "numba", "ot-markov-distances", "pot")
 
 # What a user meets first: the import, and one call of each kind of chain with its backward pass.
-FIRST_CALL = """
+FIRST_CALLS = """
 import time
 start = time.perf_counter(); import torch; after_torch = time.perf_counter()
 import markovot; after_import = time.perf_counter()
 from markovot import MarkovChain
 dense = torch.full((4, 4), .25, dtype=torch.float64); sparse = torch.eye(4, dtype=torch.float64).roll(1, 0)
 sparse = (.5 * torch.eye(4) + .5 * sparse).to_sparse_csr()
+times = []
 for x, y in ((sparse, sparse), (dense, dense), (dense, sparse)):
     cost = torch.rand(4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
     markovot.discounted_wl(x, y, cost, delta=.2, epsilon=.01).value.backward()
-print(after_import - after_torch, time.perf_counter() - after_import)
+    times.append(time.perf_counter() - after_import)
+print(after_import - after_torch, times[0], times[-1])
 """
 
 
-def first_call(cache: str) -> tuple[float, float]:
-    """Seconds of `import markovot` after torch, and of the first calls, in a fresh process."""
+def first_calls(cache: str) -> tuple[float, float, float]:
+    """Seconds in a fresh process: `import markovot` after torch, the first call, one call of each kind."""
     environment = os.environ | {"MARKOVOT_CACHE_DIR": cache}
-    done = subprocess.run(
-        [sys.executable, "-c", FIRST_CALL], env=environment, capture_output=True, text=True, check=True
-    )
-    imported, called = map(float, done.stdout.split())
-    return imported, called
+    command = [sys.executable, "-W", "ignore", "-c", FIRST_CALLS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    imported, first, every = map(float, done.stdout.split())
+    return imported, first, every
 
 
 def startup() -> dict[str, float]:
+    """Seconds: the import, and the first calls with a cold and with a warm compile cache."""
     with tempfile.TemporaryDirectory() as cache:
-        _, cold = first_call(cache)
-        warm = [first_call(cache) for _ in range(3)]
-    return {
-        "import": statistics.median(each[0] for each in warm),
-        "cold": cold,
-        "warm": statistics.median(each[1] for each in warm),
-    }
+        cold = first_calls(cache)
+        warm = [first_calls(cache) for _ in range(3)]
+    imported, first, every = (statistics.median(each) for each in zip(*warm, strict=True))
+    return {"import": imported, "cold": cold[1], "cold_all": cold[2], "warm": first, "warm_all": every}
 
 
 def measure(key: str, limit: float) -> dict[str, Any]:
@@ -134,11 +133,12 @@ def table(results: dict[str, dict[str, Any]], start: dict[str, float], about: di
             "",
             f"On MUTAG the rival, with its limits raised to reach 1e-4, takes {duration(slow)} a pair.",
         ]
-    imported, cold, warm = (duration(start[name]) for name in ("import", "cold", "warm"))
+    took = {name: duration(seconds) for name, seconds in start.items()}
     text += [
         "",
-        f"`import markovot` adds {imported} to `import torch`; the first calls (sparse, dense, mixed; with "
-        f"backward) take {cold} with a cold compile cache and {warm} in later processes.",
+        f"`import markovot` adds {took['import']} to `import torch`. The first call and its backward take "
+        f"{took['cold']} with a cold compile cache (one call of each kind: {took['cold_all']}), "
+        f"and {took['warm']} ({took['warm_all']}) in later processes.",
         "",
         "The rival runs once, with its default settings. Ours is the median of repeats. "
         + ", ".join(f"{name} {value}" for name, value in about.items())

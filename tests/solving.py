@@ -15,7 +15,7 @@ from oracles import FIELDS, Problem
 DENSE, SPARSE, MIXED = ("dense", "dense"), ("sparse", "sparse"), ("dense", "sparse")
 
 
-# torch says once in a process that sparse tensors are in beta: hear it here, not in the first test to use one.
+# torch says once per process that sparse tensors are in beta: hear it here, not in the first test to use one.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     torch.sparse_coo_tensor([[0], [0]], [1.0], (1, 1)).to_sparse_csr()

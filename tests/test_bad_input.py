@@ -183,9 +183,9 @@ def test_bad_solver_options(solver: type) -> None:
 
 
 def test_solver_is_an_object_and_init_a_solution() -> None:
-    with pytest.raises(TypeError, match=r"solver.*str.*PolicyIteration"):
+    with pytest.raises(TypeError, match=r"solver: expected .*PolicyIteration.*got str"):
         call(solver="policy")
-    with pytest.raises(TypeError, match=r"init.*Solution"):
+    with pytest.raises(TypeError, match=r"init: expected a solution .*got Tensor"):
         call(init=torch.ones(2, 3))
     other = markovot.discounted_wl(rows(4), rows(3), torch.ones(4, 3).double(), delta=0.2, epsilon=0.1)
     with pytest.raises(ValueError, match=r"init.*\(4, 3\).*\(2, 3\)"):

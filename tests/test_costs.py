@@ -85,7 +85,7 @@ def test_labels_of_graphs() -> None:
 
 def test_labels_and_numbers() -> None:
     names, numbers = chain(2, ["C", "N"]), chain(2, torch.tensor([0.0, 1.0]))
-    with pytest.raises(TypeError, match="codes of labels .* cannot be equal to numbers"):
+    with pytest.raises(TypeError, match=r"codes of labels .* cannot be equal to numbers"):
         resolve_cost(costs.ZeroOne(), names, numbers)
     small = chain(2, torch.tensor([1, 5]))
     assert resolve_cost(costs.ZeroOne(), small, numbers).tolist() == [[1, 0], [1, 1]]
@@ -115,7 +115,7 @@ def test_chain_dtype_wins() -> None:
 def test_batches_broadcast() -> None:
     fx, fy = points(5, 1, 2, 3), points(4, 3, 3, seed=1)
     x = MarkovChain.from_transitions(torch.full((5, 1, 2, 2), 0.5).double(), features=fx)
-    y = MarkovChain.from_transitions(torch.full((4, 3, 3), 1 / 3).double(), features=fy)
+    y = MarkovChain.from_transitions(torch.full((4, 3, 3), 1 / 3, dtype=torch.float64), features=fy)
     found = resolve_cost(costs.Euclidean(), x, y)
     assert found.shape == (5, 4, 2, 3)
     for i in range(5):
@@ -126,7 +126,11 @@ def test_batches_broadcast() -> None:
     numbers = MarkovChain.from_transitions(torch.full((2, 2, 2), 0.5).double(), features=points(2, 2))
     assert resolve_cost(costs.Euclidean(), numbers, numbers).shape == (2, 2, 2)  # labels (2, 2), not vectors
     with pytest.raises(ValueError, match=r"shapes \(2,\) \(x\), \(3,\) \(y\)"):
-        resolve_cost(torch.zeros(2, 2).double(), numbers, MarkovChain.from_transitions(torch.eye(2).double().expand(3, 2, 2)))
+        resolve_cost(
+            torch.zeros(2, 2).double(),
+            numbers,
+            MarkovChain.from_transitions(torch.eye(2).double().expand(3, 2, 2)),
+        )
 
 
 @pytest.mark.parametrize("cost", [*COSTS, costs.ZeroOne()])
@@ -141,7 +145,7 @@ def test_padded_states_cost_nothing_and_change_nothing(cost: Any) -> None:
         alone = resolve_cost(cost, chain(len(fx[k]), fx[k]), chain(len(fy[k]), fy[k]))
         n, m = alone.shape
         assert torch.equal(found[k, :n, :m], alone)
-        assert found[k].sum() == pytest.approx(alone.sum().item())
+        assert found[k].sum().item() == pytest.approx(alone.sum().item())
         if alone.requires_grad:
             (expected,) = torch.autograd.grad(alone.square().sum(), fx[k], retain_graph=True)
             (grad,) = torch.autograd.grad(found.square().sum(), fx[k], retain_graph=True)
@@ -157,7 +161,9 @@ def test_anything_may_stand_at_padded_states_of_a_matrix() -> None:
     assert found.tolist() == [[[1, 2], [0, 0]], [[1, 1], [1, 1]]]
     found.sum().backward()
     assert matrix.grad.tolist() == [[1, 1], [0, 0]]
-    with pytest.raises(ValueError, match=r"cost: entry \(1, 1, 0\) is nan"):  # shared by both chains: real in the second
+    with pytest.raises(
+        ValueError, match=r"cost: entry \(1, 1, 0\) is nan"
+    ):  # shared by both chains: real in the second
         resolve_cost(matrix, x, y)
 
 
@@ -166,10 +172,18 @@ def test_anything_may_stand_at_padded_states_of_a_matrix() -> None:
     [
         (torch.ones(3, 2).double(), ValueError, r"cost: shape \(3, 2\) does not end in \(2, 3\)"),
         (torch.ones(6).double(), ValueError, r"cost: shape \(6,\)"),
-        (torch.ones(2, 3), TypeError, r"cost has dtype torch\.float32 but the chains has torch\.float64"),
+        (
+            torch.ones(2, 3),
+            TypeError,
+            r"cost: dtype torch\.float32 is not that of the chains, torch\.float64",
+        ),
         (torch.ones(2, 3, dtype=torch.int64), TypeError, r"cost: dtype torch\.int64.*\.double\(\)"),
         (np.ones((2, 3), int), TypeError, r"cost: dtype torch\.int64.*\.astype\(float\)"),
-        (torch.ones(2, 3, dtype=torch.float64, device="meta"), ValueError, "cost is on meta but the chains is on cpu"),
+        (
+            torch.ones(2, 3, dtype=torch.float64, device="meta"),
+            ValueError,
+            "cost: device meta is not that of the chains, cpu",
+        ),
         (torch.full((2, 3), math.nan).double(), ValueError, r"cost: entry \(0, 0\) is nan"),
         ("euclidean", TypeError, r"cost: expected a tensor.*got str"),
         (None, TypeError, "got NoneType"),
@@ -185,11 +199,13 @@ def test_bad_costs(cost: Any, error: type[Exception], message: str) -> None:
 
 def test_chains_that_do_not_fit_together() -> None:
     two, three = chain(2, points(2, 2)), chain(2, points(2, 3))
-    with pytest.raises(ValueError, match=r"x have shape \(2, 2\), those of y \(2, 3\).*same number of components"):
+    with pytest.raises(
+        ValueError, match=r"x have shape \(2, 2\), those of y \(2, 3\).*same number of components"
+    ):
         resolve_cost(costs.Euclidean(), two, three)
     with pytest.raises(ValueError, match="chain y has no features"):
         resolve_cost(costs.Euclidean(), two, chain(2))
-    with pytest.raises(TypeError, match=r"x has dtype torch\.float64 but y has torch\.float32"):
+    with pytest.raises(TypeError, match=r"x: dtype torch\.float64 is not that of y, torch\.float32"):
         resolve_cost(torch.ones(2, 2).double(), two, chain(2, dtype=torch.float32))
 
 

@@ -8,6 +8,7 @@ import torch
 
 import markovot
 from markovot import MarkovChain, PolicyIteration, Status, ValueIteration
+from markovot.transport import engines
 from oracles import (
     Problem,
     deterministic,
@@ -84,6 +85,24 @@ def test_extremes_of_epsilon_and_delta(layouts: tuple[str, str], epsilon: float,
     truth = entropic(problem, "sinkhorn" if epsilon > 0.01 else "dual").value
     assert_certified(problem, solve(problem, layouts, rtol=1e-4), 1e-4, truth)
     assert_certified(problem, solve(problem, layouts, rtol=1e-8), 1e-8, truth)
+
+
+@pytest.mark.parametrize("rtol", [1e-4, 1e-10])
+@pytest.mark.parametrize(("delta", "epsilon"), [(0.02, 0.05), (0.3, 0.02), (0.9, 3.0)])
+@pytest.mark.parametrize("name", SHAPES)
+def test_matrix_products_find_the_same(
+    name: str, delta: float, epsilon: float, rtol: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The engine of large dense chains, made to solve small ones.
+    monkeypatch.setattr(engines, "DENSE_DEGREE", 0)
+    shape, layouts = SHAPES[name]
+    problem = random_problem(26, **shape, delta=delta, epsilon=epsilon)
+    assert_certified(problem, solve(problem, layouts, rtol=rtol), rtol, entropic(problem).value)
+
+
+def test_larger_dense_chains() -> None:
+    problem = random_problem(27, 42, 40, delta=0.5, epsilon=0.3)
+    assert_certified(problem, solve(problem, rtol=1e-8), 1e-8, entropic(problem).value)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import markovot
 from markovot import MarkovChain, PolicyIteration, ValueIteration
+from markovot.transport import engines
 from oracles import (
     FIELDS,
     Problem,
@@ -69,6 +70,17 @@ def test_all_gradients_equal_those_of_the_unrolled_loop(case: str, delta: float,
     found, masks = gradients(problem, CASES[case][1]), stored(problem, CASES[case][1])
     for name in FIELDS:
         assert_same_gradient(found[name], inputs[name].grad, name, masks.get(name), 1e-6)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_matrix_products_have_the_same_gradients(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The engine of large dense chains, made to solve small ones.
+    problem, layouts = problem_of(case), CASES[case][1]
+    expected, masks = gradients(problem, layouts), stored(problem, layouts)
+    monkeypatch.setattr(engines, "DENSE_DEGREE", 0)
+    found = gradients(problem, layouts)
+    for name in FIELDS:
+        assert_same_gradient(found[name], expected[name], name, masks.get(name), 1e-8)
 
 
 def test_gradient_off_the_support_is_the_one_sided_derivative() -> None:
@@ -131,6 +143,29 @@ def test_gradients_equal_differences_of_the_value_in_hard_corners(
 
 def _solved_values(problem: Problem, layouts: tuple[str, str], name: str, x: np.ndarray) -> float:
     return solve(replace(problem, **{name: x if x.ndim else float(x)}), layouts, solver=EXACT).value.item()
+
+
+@pytest.mark.parametrize("case", ["rectangular", "sparse"])
+def test_gradients_of_the_cost_to_go(case: str) -> None:
+    problem, layouts = problem_of(case), CASES[case][1]
+    rng = np.random.default_rng(21)
+    weights = rng.normal(size=problem.D.shape)
+    leaves = {name: value.requires_grad_() for name, value in problem.tensors().items()}
+    solution = solve_tensors(leaves, layouts, solver=PolicyIteration(rtol=1e-11))
+    (torch.tensor(weights) * solution.cost_to_go).sum().backward()
+    masks = stored(problem, layouts)
+    for name in ("A", "B", "D", "delta", "epsilon"):
+        (direction,) = directions(problem, name, masks.get(name), rng, 1)
+        expected = numerical_gradient(
+            lambda x, name=name: (
+                weights * entropic(replace(problem, **{name: x if x.ndim else float(x)})).cost_to_go
+            ).sum(),
+            np.asarray(getattr(problem, name)),
+            direction,
+            5e-4,
+        )
+        slope = (leaves[name].grad.numpy() * direction).sum()
+        np.testing.assert_allclose(slope, expected, rtol=1e-6, atol=1e-8, err_msg=name)
 
 
 @pytest.mark.parametrize("layouts", [DENSE, SPARSE, MIXED])

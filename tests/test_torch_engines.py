@@ -6,7 +6,7 @@ import torch
 from scipy.special import logsumexp
 from torch.testing import assert_close
 
-from markovot.transport import gather, shared_kernel
+from markovot.transport import gather, shared_kernel, torch_common
 from markovot.transport.gather import GatherEngine
 from markovot.transport.rows import Rows
 from markovot.transport.shared_kernel import SharedKernelEngine, UnsafeRange
@@ -16,7 +16,7 @@ TIGHT = 1e-11
 
 
 def random_rows(sizes, degree, seed):
-    """A batch of chains of these sizes, padded to the largest; each row has up to `degree` entries (None: all)."""
+    """A batch of chains of these sizes, padded; each row has up to `degree` entries (None: all)."""
     rng = np.random.default_rng(seed)
     n = max(sizes)
     indptr, indices, values = np.zeros((len(sizes), n + 1), dtype=np.int64), [], []
@@ -35,7 +35,7 @@ def random_rows(sizes, degree, seed):
 
 
 class Case:
-    """Three items over two chains of X and three of Y, of different sizes, with their own epsilon and cost."""
+    """Three items over two chains of X and three of Y, of different sizes, each with its epsilon and cost."""
 
     def __init__(self, degree_x=None, degree_y=None, seed=0, scale=1.0):
         self.x = random_rows([5, 3], degree_x, seed)
@@ -104,6 +104,13 @@ def sinkhorn(a, b, cost, epsilon):
     return a @ f + b @ g, plan, f, g, kl
 
 
+def centred(gradient, mask):
+    """Potentials are unique up to a constant, and so is each row of a gradient."""
+    return mask * (
+        gradient - (gradient * mask).sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp_min(1)
+    )
+
+
 CASES = {"dense": (None, None), "sparse": (2, 3), "mixed": (None, 2)}
 
 
@@ -127,12 +134,25 @@ def test_sweep_encloses_the_true_values(case, kind, gap):
 
 
 @pytest.mark.parametrize("kind", ENGINES)
+def test_the_width_is_that_of_the_marginal_error(case, kind):
+    engine = case.engine(kind)
+    lower, upper = engine.sweep(case.cost, case.gap(0.05), case.active)
+    for p, i, j, a, b, cost in case.problems():
+        error = np.abs(b - engine.coupling(p, i, j).sum(dim=0)[: len(b)].numpy()).sum()
+        spread = np.ptp(cost[a > 0][:, b > 0])
+        assert upper[p, i, j] - lower[p, i, j] >= 0.5 * error * spread
+    assert (upper - lower).max() > 1e-4
+
+
+@pytest.mark.parametrize("kind", ENGINES)
 def test_products_with_the_plans(case, kind):
     engine, full = case.swept(kind), case.transition_couplings()
     v = case.v.reshape(3, 30, 1)
     real = case.v * case.real()
     assert_close(engine.apply(case.v, case.active).view(3, 30), (full @ v)[..., 0], rtol=0, atol=TIGHT)
-    assert_close(engine.apply_transpose(case.v, case.active).view(3, 30), (full.mT @ v)[..., 0], rtol=0, atol=TIGHT)
+    assert_close(
+        engine.apply_transpose(case.v, case.active).view(3, 30), (full.mT @ v)[..., 0], rtol=0, atol=TIGHT
+    )
     left = (real * engine.apply(case.v, case.active)).sum()
     right = (engine.apply_transpose(real, case.active) * case.v).sum()
     assert_close(left, right, rtol=1e-13, atol=1e-13)
@@ -180,10 +200,6 @@ def test_gradients_on_and_off_the_support(case, kind):
         shift_x[case.pair_x[p], i, : len(f)] = 1
         shift_y[case.pair_y[p], j, : len(g)] = 1
 
-    def centred(gradient, mask):
-        # Potentials are unique up to a constant, and so is each row of a gradient.
-        return mask * (gradient - (gradient * mask).sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp_min(1))
-
     full_x, full_y = engine.gradient_x(case.v, None), engine.gradient_y(case.v, None)
     assert_close(centred(full_x, shift_x), centred(true_x, shift_x), rtol=0, atol=1e-10)
     assert_close(centred(full_y, shift_y), centred(true_y, shift_y), rtol=0, atol=1e-10)
@@ -221,14 +237,20 @@ def test_what_stands_at_padding_does_not_matter(case, kind):
         assert torch.equal(left, right)
 
 
+def unstack(rows, chain):
+    size = int(rows.sizes[chain])
+    start, stop = rows.indptr[chain, 0], rows.indptr[chain, size]
+    indptr = rows.indptr[chain : chain + 1, : size + 1] - start
+    return Rows(rows.sizes[chain : chain + 1], indptr, rows.indices[start:stop], rows.values[start:stop])
+
+
 @pytest.mark.parametrize("kind", ENGINES)
 def test_a_stacked_item_equals_it_alone(case, kind):
     together = case.engine(kind)
     lower, _ = together.sweep(case.cost, case.gap(1e-9), case.active)
     v = together.apply(case.v, case.active)
     alone = kind(
-        Rows(case.x.sizes[1:], case.x.indptr[1:, :4], case.x.indices, case.x.values),
-        Rows(case.y.sizes[2:], case.y.indptr[2:, :5], case.y.indices, case.y.values),
+        unstack(case.x, 1), unstack(case.y, 2),
         torch.tensor([0]), torch.tensor([0]), case.epsilon[1:2],
     )  # fmt: skip
     one = torch.ones(1, dtype=torch.bool)
@@ -249,8 +271,7 @@ def test_plans_are_independent_couplings_before_the_first_sweep(case, kind):
 @pytest.mark.parametrize("kind", ENGINES)
 def test_small_chunks_change_nothing(case, kind, monkeypatch):
     whole = case.swept(kind)
-    for module in (gather, shared_kernel):
-        monkeypatch.setattr(module, "CHUNK_BYTES", 2000)
+    monkeypatch.setattr(torch_common, "CHUNK_BYTES", 2000)
     pieces = case.swept(kind)
     for name in ("apply", "apply_transpose"):
         left, right = (getattr(engine, name)(case.v, case.active) for engine in (whole, pieces))
@@ -258,14 +279,17 @@ def test_small_chunks_change_nothing(case, kind, monkeypatch):
     assert_close(whole.kl(), pieces.kl(), rtol=1e-12, atol=1e-12)
     for name in ("gradient_x", "gradient_y"):
         left, right = (getattr(engine, name)(case.v, None) for engine in (whole, pieces))
-        assert_close(left, right, rtol=1e-12, atol=1e-12)
+        mask = (left != 0).double()  # padding is zero
+        assert_close(centred(left, mask), centred(right, mask), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ENGINES)
 def test_deterministic_and_without_side_effects(case, kind):
     copies = case.cost.clone(), case.v.clone(), case.x.values.clone()
     first, second = case.swept(kind), case.swept(kind)
-    assert torch.equal(first.apply_transpose(case.v, case.active), second.apply_transpose(case.v, case.active))
+    assert torch.equal(
+        first.apply_transpose(case.v, case.active), second.apply_transpose(case.v, case.active)
+    )
     assert torch.equal(first.gradient_x(case.v, None), second.gradient_x(case.v, None))
     for value, copy in zip((case.cost, case.v, case.x.values), copies, strict=True):
         assert torch.equal(value, copy)
@@ -287,7 +311,7 @@ def test_linear_systems(case, kind, transpose):
 def test_warm_start_saves_work(monkeypatch):
     case = Case(3, 3, seed=5)
     work = []
-    original_solve, original_evaluate = gather.solve_transport, shared_kernel._evaluate
+    original_solve, original_evaluate = gather.solve_transport, shared_kernel.evaluate
 
     def solve(*args, **kwargs):
         result = original_solve(*args, **kwargs)
@@ -299,18 +323,18 @@ def test_warm_start_saves_work(monkeypatch):
         return original_evaluate(state, kernel)
 
     monkeypatch.setattr(gather, "solve_transport", solve)
-    monkeypatch.setattr(shared_kernel, "_evaluate", evaluate)
+    monkeypatch.setattr(shared_kernel, "evaluate", evaluate)
     moved = case.cost + 1e-4 * case.v
     for kind in ENGINES:
         warm, cold = case.engine(kind), case.engine(kind)
-        warm.sweep(case.cost, case.gap(1e-8), case.active)
+        warm.sweep(case.cost, case.gap(1e-5), case.active)
         work.clear()
-        first = warm.sweep(moved, case.gap(1e-8), case.active)
+        first = warm.sweep(moved, case.gap(1e-5), case.active)
         warm_work = sum(work)
         work.clear()
-        second = cold.sweep(moved, case.gap(1e-8), case.active)
+        second = cold.sweep(moved, case.gap(1e-5), case.active)
         assert warm_work < 0.8 * sum(work)
-        assert_close(first[0], second[0], rtol=0, atol=1e-8)
+        assert_close(first[0], second[0], rtol=0, atol=1e-5)
 
 
 def test_rows_of_very_different_degrees():
@@ -366,7 +390,12 @@ def test_shared_kernel_hands_what_is_left_to_the_explicit_solver(monkeypatch):
     assert calls
     assert (upper - lower <= 1.05e-8 + 1e-11).all()
     full = case.transition_couplings()
-    assert_close(engine.apply(case.v, case.active).view(3, 30), (full @ case.v.view(3, 30, 1))[..., 0], rtol=0, atol=1e-5)
+    assert_close(
+        engine.apply(case.v, case.active).view(3, 30),
+        (full @ case.v.view(3, 30, 1))[..., 0],
+        rtol=0,
+        atol=1e-5,
+    )
 
 
 def test_unsafe_ranges_are_refused_and_leave_the_engine_as_it_was():

@@ -18,6 +18,7 @@ class _Implicit(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, solve: Solver, *inputs: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs)
         outputs, ctx.pullback = solve(*(tensor.detach() for tensor in inputs))
         return outputs
 
@@ -30,6 +31,7 @@ class _Implicit(torch.autograd.Function):
                 "second-order gradients (create_graph=True) are not available for this function: its backward pass is "
                 "one linear solve that autograd cannot see. Call backward() or torch.autograd.grad() without create_graph."
             )
+        _ = ctx.saved_tensors  # raises where an input was written to since the forward pass
         return None, *ctx.pullback(tuple(ctx.needs_input_grad[1:]), *grad_outputs)
 
 

@@ -24,11 +24,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from markovot.bellman import Bellman
+from markovot.bellman import Bellman, cost_range
 from markovot.fixed_point import FixedPoint, Solver, iterate
 from markovot.solution import Status
+from markovot.transport.engines import engine_classes
+from markovot.transport.forcing import POLISH
 from markovot.transport.newton import TransportResult
 from markovot.transport.rows import Rows
+from markovot.transport.shared_kernel import UnsafeRange
 from markovot.transport.single import solve_problems
 
 # The adjoint is solved to this share of the solver's rtol, and never asked for more than rounding allows.
@@ -67,18 +70,13 @@ class Solved:
     inputs: Inputs
     entries_x: Entries
     entries_y: Entries
+    cost_to_go: Tensor  # (P, n, m), the middle of the enclosure of C*, zero at padding
     rtol: float
     plan: Tensor = field(init=False)
     _occupation: Tensor | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.plan = coupling(self.inputs.initial_x, self.inputs.initial_y, self.cost_to_go, self.inputs.epsilon, self.outer)
-
-    @property
-    def cost_to_go(self) -> Tensor:
-        """The middle of the enclosure of C*; zero at padding."""
-        centre = self.fixed_point.enclosure.centre
-        return centre if self.bellman.mask is None else centre * self.bellman.mask
 
     @property
     def value(self) -> Tensor:
@@ -170,36 +168,56 @@ def centre_rows(gradient: Tensor, entries: Entries) -> Tensor:
         mean = (gradient * real).sum(2, keepdim=True) / real.sum(2, keepdim=True).clamp(min=1)
         return torch.where(real, gradient - mean, 0.0)
     degrees = entries.pattern.degrees.reshape(-1)
-    owner = torch.repeat_interleave(degrees)
+    chain, row = entries.pattern.owners()
+    owner = chain * entries.pattern.num_states + row
     sums = torch.zeros(degrees.numel(), dtype=gradient.dtype, device=gradient.device).index_add_(0, owner, gradient)
     return gradient - (sums / degrees.clamp(min=1))[owner]
 
 
-def wanted_error(bellman: Bellman, rtol: float) -> Tensor:
-    """The error that `rtol` stands for, (P,)."""
-    spread = bellman.largest(bellman.ground) - bellman.smallest(bellman.ground)
-    return rtol * torch.where(spread > 0, spread, 1.0)
+class Problem(NamedTuple):
+    """A batch of pairs: the tensors, the chains' rows, which chain of each an item takes, what may vary, what is real."""
+
+    inputs: Inputs
+    rows: tuple[Rows, Rows]
+    pairs: tuple[Tensor, Tensor]
+    entries: tuple[Entries, Entries]
+    mask: Tensor | None
 
 
-def solve(
-    bellman: Bellman,
-    solver: Solver,
-    inputs: Inputs,
-    entries: tuple[Entries, Entries],
-    *,
-    start: Tensor | None,
-    start_potential: Tensor | None,
-    polish: bool,
-) -> Solved:
-    """Find C* and the initial coupling to the solver's tolerance."""
-    wanted = wanted_error(bellman, solver.rtol)
+def solve(problem: Problem, solver: Solver, *, init: Solved | None = None, polish: bool = False) -> Solved:
+    """Find C* and the initial coupling to the solver's tolerance.
+
+    Args:
+        problem: what to solve.
+        solver: how, and how accurately.
+        init: a solved problem of the same shape to start from.
+        polish: go a step further than the tolerance, for gradients.
+    """
+    inputs = problem.inputs
+    spread = cost_range(inputs.ground, problem.mask)
+    for engine_class in engine_classes(*problem.rows, inputs.epsilon, spread):
+        engine = engine_class(*problem.rows, *problem.pairs, inputs.epsilon)
+        if init is not None:
+            engine.warm_start(init.bellman.engine)
+        bellman = Bellman(engine, inputs.ground, inputs.discount, problem.mask)
+        try:
+            return _solve(bellman, problem, solver, init, polish)
+        except UnsafeRange:
+            continue
+    raise AssertionError("the last engine is safe at any range")
+
+
+def _solve(bellman: Bellman, problem: Problem, solver: Solver, init: Solved | None, polish: bool) -> Solved:
+    inputs = problem.inputs
+    wanted = bellman.tolerance(solver.rtol)
+    start = None if init is None else init.cost_to_go
     found = iterate(bellman, solver, FIXED_POINT_SHARE * wanted, start, polish=polish)
     centre = found.enclosure.centre if bellman.mask is None else found.enclosure.centre * bellman.mask
-    gap = (1 - FIXED_POINT_SHARE) * wanted * (1e-3 if polish else 1.0)
-    outer = solve_problems(inputs.initial_x, inputs.initial_y, centre, inputs.epsilon, gap, init=start_potential)
-    solved = Solved(bellman, found, outer, inputs, *entries, rtol=solver.rtol)
+    gap = (1 - FIXED_POINT_SHARE) * wanted * (POLISH if polish else 1.0)
+    warm = None if init is None else init.outer.g
+    outer = solve_problems(inputs.initial_x, inputs.initial_y, centre, inputs.epsilon, gap, init=warm)
+    solved = Solved(bellman, found, outer, inputs, *problem.entries, cost_to_go=centre, rtol=solver.rtol)
     for item, (bound, limit) in enumerate(zip(solved.error_bound.tolist(), wanted.tolist(), strict=True)):
         if found.status[item] is Status.CONVERGED and not bound <= limit:
             found.status[item] = Status.STALLED
     return solved
-

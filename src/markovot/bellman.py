@@ -10,6 +10,7 @@ Where T(C) is itself only known to lie in [lower, upper], `a = min(lower - C)` a
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import torch
@@ -23,8 +24,12 @@ class Engine(Protocol):
     """All local transport problems of P pairs of chains that share, in each pair, one cost (P, n, m).
 
     `sweep` solves them and freezes their plans; the other methods use these. Before the first sweep the plans are the
-    independent couplings.
+    independent couplings. An engine that has the whole loop in compiled code says so by `solves_whole`.
     """
+
+    solves_whole: bool
+
+    def warm_start(self, other: "Engine") -> None: ...
 
     def sweep(self, cost: Tensor, gap: Tensor, active: Tensor) -> tuple[Tensor, Tensor]: ...
 
@@ -67,22 +72,21 @@ class Enclosure(NamedTuple):
 
 @dataclass(frozen=True)
 class Bellman:
-    """T for P pairs: engine, ground cost (P, n, m), discount (P,), and which entries stand for pairs of states."""
+    """T for P pairs: engine, ground cost, discount, and which entries stand for pairs of states."""
 
     engine: Engine
-    ground: Tensor
-    discount: Tensor
+    ground: Tensor  # (P, n, m)
+    discount: Tensor  # (P,)
     mask: Tensor | None  # bool (P, n, m); None: all
 
-    def largest(self, values: Tensor) -> Tensor:
-        """The maximum over the real entries, (P,)."""
-        if self.mask is not None:
-            values = values.masked_fill(~self.mask, -torch.inf)
-        return values.flatten(1).amax(1)
+    @cached_property
+    def spread(self) -> Tensor:
+        """The range of the cost, (P,)."""
+        return cost_range(self.ground, self.mask)
 
-    def smallest(self, values: Tensor) -> Tensor:
-        """The minimum over the real entries, (P,)."""
-        return -self.largest(-values)
+    def tolerance(self, rtol: float) -> Tensor:
+        """What `rtol` means in units of the cost, (P,): relative to the range, or to one where that is zero."""
+        return rtol * torch.where(self.spread > 0, self.spread, 1.0)
 
     def enclose(self, cost: Tensor, gap: Tensor, active: Tensor) -> Enclosure:
         """Apply T to `cost`, with local values to within `gap`, and enclose the fixed point."""
@@ -94,6 +98,22 @@ class Bellman:
         if self.mask is not None:
             residual = residual * self.mask
         weight = (1 - self.discount) / self.discount
-        low = weight * self.smallest(residual)
-        high = weight * (self.largest(residual) + spread) + spread
+        low = weight * _smallest(residual, self.mask)
+        high = weight * (_largest(residual, self.mask) + spread) + spread
         return Enclosure(base, low, high, residual, lower)
+
+
+def _largest(values: Tensor, mask: Tensor | None) -> Tensor:
+    """The maximum over the real entries, (P,)."""
+    if mask is not None:
+        values = values.masked_fill(~mask, -torch.inf)
+    return values.flatten(1).amax(1)
+
+
+def _smallest(values: Tensor, mask: Tensor | None) -> Tensor:
+    return -_largest(-values, mask)
+
+
+def cost_range(ground: Tensor, mask: Tensor | None) -> Tensor:
+    """The range of a cost over its real entries, (P,)."""
+    return _largest(ground, mask) - _smallest(ground, mask)

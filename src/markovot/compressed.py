@@ -27,8 +27,8 @@ class Compressed(NamedTuple):
 
     def owner(self) -> Tensor:
         """Flat number of the row of each stored entry, (nnz,)."""
-        # Count the row ends up to each entry. torch.repeat_interleave starts all threads for however little work,
-        # and took 12 ms instead of 10 µs on a busy machine.
+        # Count the row ends up to each entry. torch.repeat_interleave wakes all threads for any work, and
+        # took 12 ms instead of 10 µs on a busy machine.
         ends = self.indptr[..., 1:].reshape(-1)[:-1]
         return torch.bincount(ends, minlength=len(self.values))[: len(self.values)].cumsum(0)
 

@@ -14,12 +14,18 @@ from torch import Tensor
 
 from markovot.bellman import Bellman, Enclosure
 from markovot.solution import Status
-
-# Local problems are solved to this share of what the certificate still allows, or of the last residual.
-LOCAL_SHARE = 0.1
-LOCAL_FORCING = 1e-2
-# Sweeps without progress after which rounding is taken to be the reason.
-PATIENCE = 6
+from markovot.transport.forcing import (
+    FINAL_SHARE,
+    FORCING,
+    LINEAR_STEPS,
+    LOCAL_FORCING,
+    LOCAL_SHARE,
+    PATIENCE,
+    POLISH,
+    PROGRESS,
+    START_SHARE,
+    START_STEPS,
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class PolicyIteration:
     def step(self, bellman: Bellman, enclosure: Enclosure, forcing: Tensor, active: Tensor) -> Tensor:
         """C - the old C, apart from T(C) - C."""
         limit = bellman.engine.solve(
-            enclosure.residual, bellman.discount, forcing, active, transpose=False, max_iter=_LINEAR_STEPS
+            enclosure.residual, bellman.discount, forcing, active, transpose=False, max_iter=LINEAR_STEPS
         )
         return limit.x - enclosure.residual
 
@@ -67,9 +73,6 @@ class ValueIteration:
         return middle if bellman.mask is None else middle * bellman.mask
 
 
-_LINEAR_STEPS = 1000
-
-
 class Solver(Protocol):
     """What the loop asks of a method."""
 
@@ -80,6 +83,14 @@ class Solver(Protocol):
     def max_iter(self) -> int: ...
 
     def step(self, bellman: Bellman, enclosure: Enclosure, forcing: Tensor, active: Tensor) -> Tensor: ...
+
+
+def check_solver(solver: object) -> None:
+    """Refuse what is not a solver."""
+    if not isinstance(solver, PolicyIteration | ValueIteration):
+        raise TypeError(
+            f"solver: expected an object such as PolicyIteration(rtol=1e-4), got {type(solver).__name__}."
+        )
 
 
 def _check(solver: Solver) -> None:
@@ -110,9 +121,11 @@ def iterate(
         start: first C (P, n, m). Default: the cost to go of the independent coupling, itself a policy, so above C*.
         polish: go one step further than the tolerance asks, for gradients, which are as good as C.
     """
+    scale = bellman.spread
+    if isinstance(solver, PolicyIteration) and bellman.engine.solves_whole:
+        return _iterate_whole(bellman, solver, tolerance, scale, start, polish)
     num_items = len(tolerance)
     active = torch.ones(num_items, dtype=torch.bool, device=tolerance.device)
-    scale = (bellman.largest(bellman.ground) - bellman.smallest(bellman.ground)).clamp(min=0)
     cost = independent_cost(bellman, scale, active) if start is None else start
     goal = bellman.discount * tolerance  # of the residual
     allowed = LOCAL_SHARE * goal
@@ -128,7 +141,7 @@ def iterate(
         enclosure = found if enclosure is None else _merge(enclosure, found, active)
         num_iter += active
         radius = enclosure.radius
-        progress = radius < 0.9 * best
+        progress = radius < PROGRESS * best
         stale = torch.where(progress, 0, stale + 1)
         best = torch.minimum(best, radius)
         polished = polished | (met & active)
@@ -137,23 +150,32 @@ def iterate(
         if not bool(active.any()):
             break
         residual = enclosure.residual.abs().flatten(1).amax(1)
-        final = torch.where(met, 1e-3 * goal, 0.25 * goal)
+        final = torch.where(met, POLISH, FINAL_SHARE) * goal
         forcing = torch.maximum(final, FORCING * residual)
         step = enclosure.residual + solver.step(bellman, enclosure, forcing, active)
         cost = torch.where(active[:, None, None], cost + step, cost)
-        gap = torch.maximum(torch.where(met, 1e-3 * allowed, allowed), LOCAL_FORCING * residual * bellman.discount)
+        gap = torch.maximum(torch.where(met, POLISH, 1.0) * allowed, LOCAL_FORCING * residual * bellman.discount)
     return FixedPoint(enclosure, cost, _statuses(enclosure.radius, tolerance, num_iter, solver), num_iter)
 
 
-FORCING = 0.05
+def _iterate_whole(
+    bellman: Bellman, solver: PolicyIteration, tolerance: Tensor, scale: Tensor, start: Tensor | None, polish: bool
+) -> FixedPoint:
+    """The same loop, run by an engine that has it in compiled code."""
+    found, cost = bellman.engine.policy_iteration(
+        bellman.ground, bellman.discount, tolerance, scale, start, polish=polish, max_iter=solver.max_iter
+    )
+    enclosure = Enclosure(found["base"], found["low"], found["high"], found["residual"], found["lower"])
+    status = _statuses(enclosure.radius, tolerance, found["num_iter"], solver)
+    return FixedPoint(enclosure, cost, status, found["num_iter"])
 
 
 def independent_cost(bellman: Bellman, scale: Tensor, active: Tensor) -> Tensor:
     """The cost to go where the two chains move independently of each other, roughly solved."""
     delta = bellman.discount[:, None, None]
     rough = bellman.engine.solve(
-        delta * bellman.ground, bellman.discount, 1e-2 * bellman.discount * scale, active,
-        transpose=False, max_iter=20,
+        delta * bellman.ground, bellman.discount, START_SHARE * bellman.discount * scale, active,
+        transpose=False, max_iter=START_STEPS,
     )  # fmt: skip
     return rough.x
 

@@ -1,6 +1,6 @@
 """All distances between the chains of a data set."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +11,14 @@ from torch import Tensor
 
 from markovot import adjoint, validate
 from markovot.adjoint import Entries, Inputs
-from markovot.bellman import Bellman
 from markovot.chains import MarkovChain, as_chain
 from markovot.costs import Cost
 from markovot.fixed_point import PolicyIteration, Solver
 from markovot.solution import Status
-from markovot.transport.engines import choose_engine
 
-# Pairs are solved in batches: large enough that calls from Python cost nothing, small enough for the cache and a smooth bar.
-BATCH_ENTRIES = 1 << 20
+# Pairs are solved in batches of about so many entries of cost: enough that calls from Python cost little, and not so many that
+# torch would wake its own threads for elementwise operations, which then compete with ours.
+BATCH_ENTRIES = 1 << 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +68,9 @@ def distance_matrix(
         ...          for n in (3, 4, 5)]
         >>> found = distance_matrix(rings, cost=markovot.costs.ZeroOne(), delta=0.2, epsilon=0.01, progress=False)
         >>> found.value.round(2)
+        array([[0.02, 0.39, 0.17],
+               [0.39, 0.01, 0.29],
+               [0.17, 0.29, 0.03]])
     """
     stack = MarkovChain.stack([as_chain(chain) for chain in chains])
     if stack.device.type != "cpu":
@@ -104,13 +106,34 @@ def _ordered_pairs(sizes: Any) -> tuple[Any, Any]:
 def _batches(first: Any, second: Any, stack: MarkovChain, progress: bool) -> Iterator[slice]:
     from tqdm.auto import tqdm
 
-    sizes = stack.sizes.numpy()
-    work = np.cumsum(sizes[first] * sizes[second])
+    length = max(1, BATCH_ENTRIES // stack.num_states**2)
     with tqdm(total=len(first), unit="pair", disable=not progress) as bar:
-        start = 0
-        while start < len(first):
-            before = work[start - 1] if start else 0
-            stop = max(start + 1, int(np.searchsorted(work, before + BATCH_ENTRIES // 8)))
-            yield slice(start, stop)
-            bar.update(stop - start)
-            start = stop
+        for start in range(0, len(first), length):
+            part = slice(start, min(start + length, len(first)))
+            yield part
+            bar.update(part.stop - start)
+
+
+def _solve(
+    stack: MarkovChain, i: Any, j: Any, cost: Cost, delta: Tensor, epsilon: Tensor, solver: Solver
+) -> adjoint.Solved:
+    """The pairs (i, j) of the stack's chains, as one batch."""
+    pair_x, pair_y = torch.from_numpy(i), torch.from_numpy(j)
+    mask = stack.mask[pair_x, :, None] & stack.mask[pair_y, None, :]
+    ground = torch.where(mask, cost(_vectors(stack, pair_x), _vectors(stack, pair_y)).double(), 0.0)
+    laws = stack.initial.double()
+    inputs = Inputs(
+        ground, stack.parameter, stack.parameter, laws[pair_x], laws[pair_y],
+        delta.expand(len(i)).contiguous(), epsilon.expand(len(i)).contiguous(),
+    )  # fmt: skip
+    entries = Entries(None, stack.mask)
+    problem = adjoint.Problem(inputs, (stack.rows(), stack.rows()), (pair_x, pair_y), (entries, entries), mask)
+    return adjoint.solve(problem, solver)
+
+
+def _vectors(stack: MarkovChain, which: Tensor) -> Tensor:
+    """Features of the chains of a batch, as vectors."""
+    if stack.features is None:
+        raise ValueError("cost: it compares features, but the chains have none. Give them to MarkovChain.from_...(features=...).")
+    features = stack.features[which]
+    return features if features.ndim == 3 else features.unsqueeze(-1)

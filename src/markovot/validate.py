@@ -86,12 +86,12 @@ def same_kind(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None
     """Refuse two tensors of different dtypes or devices: either choice for the result would be silent."""
     if tensor.dtype != other.dtype:
         raise TypeError(
-            f"{name} has dtype {tensor.dtype} but {other_name} has {other.dtype}. Convert one, with "
+            f"{name}: dtype {tensor.dtype} is not that of {other_name}, {other.dtype}. Convert one, with "
             f".to({other.dtype})."
         )
     if tensor.device != other.device:
         raise ValueError(
-            f"{name} is on {tensor.device} but {other_name} is on {other.device}. Move one, with "
+            f"{name}: device {tensor.device} is not that of {other_name}, {other.device}. Move one, with "
             f".to('{other.device}')."
         )
 

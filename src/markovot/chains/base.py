@@ -29,6 +29,7 @@ class ChainBase:
         self._padded = sizes is not None
         self._mask: Tensor | None = None
         self._stationary: tuple[int, Tensor] | None = None
+        self._kept_rows: tuple[int, Rows] | None = None
         self.features = features
         self.state_names = state_names
         shape = rows.shape[:-1] if isinstance(rows, Tensor) else rows.rows_shape
@@ -124,9 +125,7 @@ class ChainBase:
             return self._initial
         if self._initial == "uniform":
             return self.mask.to(self.dtype) / self.sizes[..., None]
-        parameter = self.parameter
-        # Kept only where it carries no gradient, and only as long as nobody writes into the tensor.
-        version = -1 if parameter.requires_grad or parameter.is_inference() else parameter._version
+        version = self._version
         if self._stationary is None or self._stationary[0] != version or version < 0:
             mask = self.mask if self._padded else None
             if isinstance(self._rows, Tensor):
@@ -139,25 +138,40 @@ class ChainBase:
         return law
 
     def rows(self) -> Rows:
-        """The positive probabilities, float64, detached, the batch flattened: what transport engines take."""
+        """The positive probabilities, float64, detached, the batch flattened: what transport engines take.
+
+        Rows that sum to one within their dtype's tolerance are made to do so in float64. Kept, with the layouts that
+        engines add, as long as the chain's tensor carries no gradient and nobody writes into it.
+        """
+        version = self._version
+        if self._kept_rows is not None and version >= 0 and self._kept_rows[0] == version:
+            return self._kept_rows[1]
+        rows = self._make_rows()
+        self._kept_rows = (version, rows) if version >= 0 else None
+        return rows
+
+    @property
+    def _version(self) -> int:
+        """Counts the writes into the chain's tensor; -1 where nothing may be kept."""
+        parameter = self.parameter
+        return -1 if parameter.requires_grad or parameter.is_inference() else parameter._version
+
+    def _make_rows(self) -> Rows:
         n = self.num_states
         sizes = self.sizes.reshape(-1)
+        shape = (len(sizes), n)
         values = self.parameter.detach().double()
         if isinstance(self._rows, Tensor):
             flat = values.reshape(-1, n)
             owner, indices = torch.nonzero(flat, as_tuple=True)
-            shape = (len(sizes), n)
-            return Rows(sizes, compressed.pointers(owner, shape), indices, flat[owner, indices])
-        indptr = self.indptr.reshape(-1, n + 1)
+            values = (flat / flat.sum(1, keepdim=True))[owner, indices]
+            return Rows(sizes, compressed.pointers(owner, shape), indices, values)
+        owner = self._rows.owner()
+        values = values / self._rows.row_sums(owner).reshape(-1)[owner]
         if bool((values > 0).all()):
-            return Rows(sizes, indptr, self.indices, values)
+            return Rows(sizes, self.indptr.reshape(-1, n + 1), self.indices, values)
         keep = values > 0
-        return Rows(
-            sizes,
-            compressed.pointers(self._rows.owner()[keep], (len(sizes), n)),
-            self.indices[keep],
-            values[keep],
-        )
+        return Rows(sizes, compressed.pointers(owner[keep], shape), self.indices[keep], values[keep])
 
     # --- conversions
     def _replace(self, rows: Tensor | Compressed, change: Callable[[Tensor], Tensor]) -> Self:

@@ -64,7 +64,8 @@ def _stack_features(chains: list[Any], n: int) -> Tensor | None:
         return None
     for k, f in enumerate(features):
         if f is None or features[0] is None:
-            with_, without = (0, k) if f is None else (k, features.index(None))
+            without = features.index(None)
+            with_ = next(j for j, other in enumerate(features) if other is not None)
             raise ValueError(
                 f"chains: number {with_} has features and number {without} has none. Give all of them "
                 "features, or none."

@@ -75,5 +75,14 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 
 def helper(function: Callable[..., Any]) -> Any:
-    """Compile a part of kernels; it is cached within the kernels that call it."""
+    """Compile a part of kernels, which allocates nothing; it is cached within the kernels that call it.
+
+    Without allocations it can do without numba's reference counts. These are atomic operations, and counting the arrays
+    of a batch at every call took ten times as long as the arithmetic.
+    """
+    return numba.njit(nogil=True, error_model="numpy", _nrt=False)(function)
+
+
+def allocating_helper(function: Callable[..., Any]) -> Any:
+    """Compile a part of kernels that makes arrays."""
     return numba.njit(nogil=True, error_model="numpy")(function)

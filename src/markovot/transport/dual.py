@@ -17,7 +17,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from markovot.transport.compiling import helper
+from markovot.transport.compiling import allocating_helper, helper
 from markovot.transport.simd import (
     LANES,
     absolute,
@@ -51,7 +51,7 @@ TRUST = 8.0  # largest first step, in temperatures: the potentials move by a few
 Group = namedtuple("Group", "cost a b f g trial step columns drift hessian")
 
 
-@helper
+@allocating_helper
 def make_group(rows, width):
     """Scratch memory for groups of up to `rows` x `width`."""
     return Group(
@@ -309,7 +309,7 @@ def solve_group(w, rows, width, target, gap, warmth, plan, start):
     if anywhere(done < 0.5):
         for l in range(width):
             store(w.trial, l * LANES, load(w.g, l * LANES))
-        value = _evaluate(w, rows, width, target, plan, start, False)
+        value = _evaluate(w, rows, width, target, plan, start, hessian)
         bound = 0.5 * _marginal_error(w, width) * (spread + _oscillation(w.g, width))
     allowance = size * ROUND_OFF
     return value - allowance, value + bound + allowance, count

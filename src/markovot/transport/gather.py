@@ -7,7 +7,7 @@ from torch import Tensor
 
 from markovot.transport.newton import conditional, soft_transform, solve_transport
 from markovot.transport.rows import Rows
-from markovot.transport.torch_common import CHUNK_BYTES, PaddedRows, TorchEngine, pad_rows, ranges
+from markovot.transport.torch_common import PaddedRows, TorchEngine, pad_rows, ranges
 
 TEMPORARIES = 8  # tensors of the size of the local costs that the solver holds at once
 
@@ -16,7 +16,8 @@ TEMPORARIES = 8  # tensors of the size of the local costs that the solver holds 
 class _Bucket:
     """Problems whose supports are of like size, with their potentials.
 
-    Degrees are sorted into classes (1, 2, 3-4, 5-8, ...), so that one state of high degree does not pad all the others.
+    Degrees are sorted into classes (1, 2, 3-4, 5-8, ...), so that one state of high degree does not pad all
+    the others.
     """
 
     problems: Tensor  # flat indices (p * n + i) * m + j
@@ -45,10 +46,10 @@ class GatherEngine(TorchEngine):
     """Solves each problem on its supports by `newton.solve_transport`, in chunks of fixed memory.
 
     Note:
-        Only the potentials g are stored, O(nm dy); plans are recomputed from them, chunk by chunk. Time of a sweep
-        O(nm dx dy) for each Newton step, and of `apply` one exponential for each entry of each plan.
-        Deterministic on the CPU; on CUDA `apply_transpose` and the gradients add in the order in which threads arrive
-        (`index_add_` is atomic there), so their last bits can differ between two runs.
+        Only the potentials g are stored, O(nm dy); plans are recomputed from them, chunk by chunk. Time of a
+        sweep O(nm dx dy) for each Newton step, and of `apply` one exponential for each entry of each plan.
+        Deterministic on the CPU; on CUDA `apply_transpose` and the gradients add in the order in which
+        threads arrive (`index_add_` is atomic there), so their last bits can differ between two runs.
     """
 
     def __init__(self, rows_x: Rows, rows_y: Rows, pair_x: Tensor, pair_y: Tensor, epsilon: Tensor) -> None:
@@ -77,7 +78,7 @@ class GatherEngine(TorchEngine):
         places = torch.arange(len(bucket.problems), device=self.device)
         if active is not None:
             places = places[active[bucket.problems // (self.n * self.m)]]
-        for start, stop in ranges(len(places), CHUNK_BYTES // (8 * width)):
+        for start, stop in ranges(len(places), self.chunk_bytes // (8 * width)):
             yield self._chunk(bucket, places[start:stop])
 
     def _chunk(self, bucket: _Bucket, place: Tensor) -> _Chunk:
@@ -130,10 +131,11 @@ class GatherEngine(TorchEngine):
                     bucket.g[chunk.place] = result.g
                     lower[chunk.problem], upper[chunk.problem] = result.lower, result.upper
         self.warm = self.warm | active
+        self.swept = True
         return lower.view(self.shape), upper.view(self.shape)
 
     def apply(self, v: Tensor, active: Tensor) -> Tensor:
-        """`(P v)_ij = sum_kl pi_ij^kl v_kl` for the active items, with the plans of the last sweep; 0 elsewhere."""
+        """`(P v)_ij = sum_kl pi_ij^kl v_kl` for the active items, by the plans of the last sweep; else 0."""
         out = self._zeros().reshape(-1)
         v = v.reshape(-1)
         for bucket in self.buckets:
@@ -164,7 +166,7 @@ class GatherEngine(TorchEngine):
         return out.view(self.shape)
 
     def gradient_x(self, weights: Tensor, pattern: Rows | None) -> Tensor:
-        """`sum_j weights_pij f_ij^k'` summed over the items that share a chain of X, f continued off the support.
+        """`sum_j weights_pij f_ij^k'`, f continued off the support, summed over items that share a chain.
 
         Args:
             weights: (P, n, m).
@@ -202,6 +204,7 @@ class GatherEngine(TorchEngine):
         return total[stored] if pattern is not None else total.masked_fill(~stored, 0.0)
 
     def coupling(self, p: int, i: int, j: int) -> Tensor:
+        """The plan of one problem: see the base class."""
         dense = torch.zeros(self.n * self.m, dtype=torch.float64, device=self.device)
         problem = (p * self.n + i) * self.m + j
         for bucket in self.buckets:
@@ -213,10 +216,11 @@ class GatherEngine(TorchEngine):
                 dense.index_add_(0, entries.reshape(-1) - p * self.n * self.m, plan.reshape(-1))
         return dense.view(self.n, self.m)
 
-    def couplings(self, p: int) -> tuple[Tensor, Tensor, Tensor]:
-        only = torch.arange(self.shape[0], device=self.device) == p
+    def couplings(self, item: int) -> tuple[Tensor, Tensor, Tensor]:
+        """All plans of an item: see the base class."""
+        only = torch.arange(self.shape[0], device=self.device) == item
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        base = p * self.n * self.m
+        base = item * self.n * self.m
         for bucket in self.buckets:
             for chunk in self._chunks(bucket, only, TEMPORARIES * bucket.dx * bucket.dy):
                 entries, plan, _ = self._plan(bucket, chunk)

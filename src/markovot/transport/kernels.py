@@ -1,7 +1,7 @@
 """Compiled sweeps over all local transport problems of a batch of pairs of chains.
 
-Every kernel works through a list of tasks `(item, first, last)`: rows `first..last` of item's cost matrix. A task writes
-only what belongs to its rows, in an order of its own, so results do not depend on how tasks fall on threads.
+Every kernel works through a list of tasks `(item, first, last)`: rows `first..last` of the item's cost matrix. A task
+writes only what belongs to its rows, in an order of its own, so results do not depend on how tasks fall on threads.
 
 The rows of the first chain are taken one by one; the states of the second, eight at a time, in lanes. States of the
 second chain are sorted by degree into groups of eight, and each group is padded to its largest degree with zero mass.
@@ -11,7 +11,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from markovot.transport.compiling import helper, kernel
+from markovot.transport.compiling import allocating_helper, helper, kernel
 from markovot.transport.dual import make_group, solve_group
 from markovot.transport.simd import LANES, exp, gather, load, scatter_add, splat, store
 
@@ -21,133 +21,96 @@ Side = namedtuple("Side", "indptr index weight")
 Columns = namedtuple("Columns", "indptr row position")
 # Groups of eight states of the second chains; see `layout.py`.
 Lanes = namedtuple("Lanes", "groups states count mask width start before total index weight")
-# Which chains an item couples, where its data begin, and what solves it.
-Items = namedtuple("Items", "x y f_start g_start plan_start size stride epsilon mode")
+# For each item: the chains it couples and how many states the first has, where its data begin, epsilon, and how its plans
+# come about. `size` and `stride` are those of all items' cost matrices, `max_degree` and `max_width` bound all local problems.
+Items = namedtuple("Items", "x y rows f_start g_start plan_start size stride epsilon mode max_degree max_width")
 # Potentials and (for items of mode STORED) plans.
 State = namedtuple("State", "f g plan")
+Batch = namedtuple("Batch", "items side columns lanes state")
+# Where the data of one row and group begin: first stored entry, degree, group, width, first lane entry, f, g, plan.
+Block = namedtuple("Block", "first degree group width entry f g plan")
 
 RECOMPUTED, STORED, INDEPENDENT = 0, 1, 2  # how an item's plans come about
 
 
 @helper
-def blocks(items, side, lanes, p, i, q):
-    """Where the data of row i, group q of item p begin: first stored entry, degree, width, f, g and plan."""
+def num_groups(batch, p):
+    """Number of groups of item p."""
+    y = batch.items.y[p]
+    return batch.lanes.groups[y + 1] - batch.lanes.groups[y]
+
+
+@helper
+def block_of(batch, p, i, q):
+    """Where the data of row i, group q of item p begin."""
+    items, side, lanes = batch.items, batch.side, batch.lanes
     x, y = items.x[p], items.y[p]
     first = side.indptr[x, i]
     degree = side.indptr[x, i + 1] - first
     before_rows = first - side.indptr[x, 0]
     group = lanes.groups[y] + q
-    width = lanes.width[group]
-    num_groups = lanes.groups[y + 1] - lanes.groups[y]
-    f = items.f_start[p] + LANES * (num_groups * before_rows + degree * q)
+    f = items.f_start[p] + LANES * (num_groups(batch, p) * before_rows + degree * q)
     g = items.g_start[p] + LANES * (i * lanes.total[y] + lanes.before[group])
     plan = items.plan_start[p] + LANES * (before_rows * lanes.total[y] + degree * lanes.before[group])
-    return first, degree, group, width, f, g, plan
+    return Block(first, degree, group, lanes.width[group], lanes.start[group], f, g, plan)
+
+
+@allocating_helper
+def make_scratch(batch):
+    """Memory for the largest local problem: a group, and a plan."""
+    rows, width = batch.items.max_degree, batch.items.max_width
+    return make_group(rows, width), np.empty(rows * width * LANES)
 
 
 @helper
-def _largest(items, side, lanes, tasks):
-    rows, width = 1, 1
-    for t in range(tasks.shape[0]):
-        x, y = items.x[tasks[t, 0]], items.y[tasks[t, 0]]
-        for i in range(tasks[t, 1], tasks[t, 2]):
-            rows = max(rows, side.indptr[x, i + 1] - side.indptr[x, i])
-        for group in range(lanes.groups[y], lanes.groups[y + 1]):
-            width = max(width, lanes.width[group])
-    return rows, width
-
-
-@kernel
-def sweep(tasks, items, side, lanes, state, cost, gap, warmth, lower, upper):
-    """Solve every local problem; write its certified bounds. Returns the number of evaluations of groups of eight."""
-    rows, width = _largest(items, side, lanes, tasks)
-    w = make_group(rows, width)
-    scratch = np.empty(rows * width * LANES)
+def sweep_rows(batch, p, rows, cost, gap, warmth, bounds, scratch):
+    """Solve the local problems of rows `rows[0]..rows[1]` of item p; returns the number of evaluations of groups."""
+    items, lanes, state = batch.items, batch.lanes, batch.state
+    w, spare = scratch
+    lower, upper = bounds
+    base = p * items.size
     evaluations = 0
-    for t in range(tasks.shape[0]):
-        p = tasks[t, 0]
-        base = p * items.size
-        for i in range(tasks[t, 1], tasks[t, 2]):
-            for q in range(lanes.groups[items.y[p] + 1] - lanes.groups[items.y[p]]):
-                first, degree, group, width, f, g, plan = blocks(items, side, lanes, p, i, q)
-                entry = lanes.start[group]
-                for k in range(degree):
-                    store(w.a, k * LANES, splat(side.weight[first + k]))
-                    row = base + side.index[first + k]
-                    for l in range(width):
-                        values = gather(cost, row, lanes.index, entry + l * LANES)
-                        store(w.cost, (k * width + l) * LANES, values)
-                for l in range(width):
-                    store(w.b, l * LANES, load(lanes.weight, entry + l * LANES))
-                    store(w.g, l * LANES, load(state.g, g + l * LANES))
-                target, origin = scratch, 0
-                if items.mode[p] == STORED:
-                    target, origin = state.plan, plan
-                low, high, count = solve_group(
-                    w, degree, width, splat(items.epsilon[p]), splat(gap[p]), splat(warmth[p]), target, origin
-                )
-                evaluations += count
-                for k in range(degree):
-                    store(state.f, f + k * LANES, load(w.f, k * LANES))
-                for l in range(width):
-                    store(state.g, g + l * LANES, load(w.g, l * LANES))
-                _put(lower, base + i * items.stride, lanes, group, low, w.a)
-                _put(upper, base + i * items.stride, lanes, group, high, w.a)
+    for i in range(rows[0], rows[1]):
+        for q in range(num_groups(batch, p)):
+            block = block_of(batch, p, i, q)
+            _collect(batch, block, cost, base, w)
+            plan, start = spare, 0
+            if items.mode[p] == STORED:
+                plan, start = state.plan, block.plan
+            low, high, count = solve_group(
+                w, block.degree, block.width, splat(items.epsilon[p]), splat(gap), splat(warmth), plan, start
+            )
+            evaluations += count
+            for k in range(block.degree):
+                store(state.f, block.f + k * LANES, load(w.f, k * LANES))
+            for l in range(block.width):
+                store(state.g, block.g + l * LANES, load(w.g, l * LANES))
+            put(lower, base + i * items.stride, lanes, block.group, low, w.a)
+            put(upper, base + i * items.stride, lanes, block.group, high, w.a)
     return evaluations
 
 
 @helper
-def _put(out, base, lanes, group, values, scratch):
+def _collect(batch, block, cost, base, w):
+    """Gather costs, marginals and warm potentials of eight problems."""
+    side, lanes = batch.side, batch.lanes
+    for k in range(block.degree):
+        store(w.a, k * LANES, splat(side.weight[block.first + k]))
+        row = base + side.index[block.first + k]
+        for l in range(block.width):
+            values = gather(cost, row, lanes.index, block.entry + l * LANES)
+            store(w.cost, (k * block.width + l) * LANES, values)
+    for l in range(block.width):
+        store(w.b, l * LANES, load(lanes.weight, block.entry + l * LANES))
+        store(w.g, l * LANES, load(batch.state.g, block.g + l * LANES))
+
+
+@helper
+def put(out, base, lanes, group, values, scratch):
     """Write the lanes that stand for states to their places."""
     store(scratch, 0, values)
     for t in range(lanes.count[group]):
         out[base + lanes.states[group * LANES + t]] = scratch[t]
-
-
-@helper
-def _plan_entry(items, side, lanes, state, cost, p, first, k, width, entry, l, f, g, plan):
-    """Lanes of the plan at position k of the row and l of the group."""
-    if items.mode[p] == STORED:
-        return load(state.plan, plan + (k * width + l) * LANES)
-    weight = load(lanes.weight, entry + l * LANES) * side.weight[first + k]
-    if items.mode[p] == INDEPENDENT:
-        return weight
-    row = p * items.size + side.index[first + k]
-    z = load(state.f, f + k * LANES) + load(state.g, g + l * LANES)
-    z = z - gather(cost, row, lanes.index, entry + l * LANES)
-    return weight * exp(z / items.epsilon[p])
-
-
-@helper
-def apply_row(items, side, lanes, state, cost, p, i, v, v_base, out, out_base, scratch):
-    """Row i of P v, for item p."""
-    for q in range(lanes.groups[items.y[p] + 1] - lanes.groups[items.y[p]]):
-        first, degree, group, width, f, g, plan = blocks(items, side, lanes, p, i, q)
-        entry = lanes.start[group]
-        total = splat(0.0)
-        for k in range(degree):
-            row = v_base + side.index[first + k]
-            for l in range(width):
-                mass = _plan_entry(items, side, lanes, state, cost, p, first, k, width, entry, l, f, g, plan)
-                total = total + mass * gather(v, row, lanes.index, entry + l * LANES)
-        _put(out, out_base + i * items.stride, lanes, group, total, scratch)
-
-
-@helper
-def apply_column(items, side, columns, lanes, state, cost, p, k, v, v_base, out, out_base):
-    """Row k of P^T v, for item p: every plan row that stands over state k of the first chain."""
-    x, y = items.x[p], items.y[p]
-    for j in range(lanes.groups[y] * LANES, lanes.groups[y + 1] * LANES):
-        out[out_base + k * items.stride + lanes.states[j]] = 0.0
-    for e in range(columns.indptr[x, k], columns.indptr[x, k + 1]):
-        i, position = columns.row[e], columns.position[e]
-        for q in range(lanes.groups[y + 1] - lanes.groups[y]):
-            first, _, group, width, f, g, plan = blocks(items, side, lanes, p, i, q)
-            entry = lanes.start[group]
-            factor = taken(v, v_base + i * items.stride, lanes, group)
-            for l in range(width):
-                mass = _plan_entry(items, side, lanes, state, cost, p, first, position, width, entry, l, f, g, plan)
-                scatter_add(out, out_base + k * items.stride, lanes.index, entry + l * LANES, mass * factor)
 
 
 @helper
@@ -156,72 +119,129 @@ def taken(v, base, lanes, group):
     return gather(v, base, lanes.states, group * LANES) * load(lanes.mask, group * LANES)
 
 
+@helper
+def _score(batch, block, cost, p, k, l):
+    """f + g - C."""
+    row = p * batch.items.size + batch.side.index[block.first + k]
+    potentials = load(batch.state.f, block.f + k * LANES) + load(batch.state.g, block.g + l * LANES)
+    return potentials - gather(cost, row, batch.lanes.index, block.entry + l * LANES)
+
+
+@helper
+def plan_entry(batch, block, cost, p, k, l):
+    """Lanes of the plan at position k of the row and l of the group."""
+    mode = batch.items.mode[p]
+    if mode == STORED:
+        return load(batch.state.plan, block.plan + (k * block.width + l) * LANES)
+    weight = load(batch.lanes.weight, block.entry + l * LANES) * batch.side.weight[block.first + k]
+    if mode == RECOMPUTED:
+        weight = weight * exp(_score(batch, block, cost, p, k, l) / batch.items.epsilon[p])
+    return weight
+
+
+@helper
+def apply_row(batch, p, i, cost, v, base, out, scratch):
+    """Row i of P v for item p, whose v and out begin at `base`."""
+    for q in range(num_groups(batch, p)):
+        block = block_of(batch, p, i, q)
+        total = splat(0.0)
+        for k in range(block.degree):
+            row = base + batch.side.index[block.first + k]
+            for l in range(block.width):
+                mass = plan_entry(batch, block, cost, p, k, l)
+                total = total + mass * gather(v, row, batch.lanes.index, block.entry + l * LANES)
+        put(out, base + i * batch.items.stride, batch.lanes, block.group, total, scratch)
+
+
+@helper
+def apply_column(batch, p, k, cost, v, base, out):
+    """Row k of P^T v for item p: it collects from every plan that has a row over state k of the first chain."""
+    items, columns, lanes = batch.items, batch.columns, batch.lanes
+    x, y = items.x[p], items.y[p]
+    row = base + k * items.stride
+    for j in range(lanes.groups[y] * LANES, lanes.groups[y + 1] * LANES):
+        out[row + lanes.states[j]] = 0.0
+    for e in range(columns.indptr[x, k], columns.indptr[x, k + 1]):
+        i, position = columns.row[e], columns.position[e]
+        for q in range(num_groups(batch, p)):
+            block = block_of(batch, p, i, q)
+            factor = taken(v, base + i * items.stride, lanes, block.group)
+            for l in range(block.width):
+                mass = plan_entry(batch, block, cost, p, position, l)
+                scatter_add(out, row, lanes.index, block.entry + l * LANES, mass * factor)
+
+
 @kernel
-def apply(tasks, items, side, lanes, state, cost, v, out):
+def sweep(tasks, batch, cost, gap, warmth, lower, upper):
+    """Solve every local problem; write its certified bounds. Returns the number of evaluations of groups of eight."""
+    scratch = make_scratch(batch)
+    evaluations = 0
+    for t in range(tasks.shape[0]):
+        p = tasks[t, 0]
+        rows = (tasks[t, 1], tasks[t, 2])
+        evaluations += sweep_rows(batch, p, rows, cost, gap[p], warmth[p], (lower, upper), scratch)
+    return evaluations
+
+
+@kernel
+def apply(tasks, batch, cost, v, out):
     """P v."""
     scratch = np.empty(LANES)
     for t in range(tasks.shape[0]):
         p = tasks[t, 0]
         for i in range(tasks[t, 1], tasks[t, 2]):
-            apply_row(items, side, lanes, state, cost, p, i, v, p * items.size, out, p * items.size, scratch)
+            apply_row(batch, p, i, cost, v, p * batch.items.size, out, scratch)
 
 
 @kernel
-def apply_transpose(tasks, items, side, columns, lanes, state, cost, v, out):
+def apply_transpose(tasks, batch, cost, v, out):
     """P^T v."""
     for t in range(tasks.shape[0]):
         p = tasks[t, 0]
         for k in range(tasks[t, 1], tasks[t, 2]):
-            apply_column(items, side, columns, lanes, state, cost, p, k, v, p * items.size, out, p * items.size)
+            apply_column(batch, p, k, cost, v, p * batch.items.size, out)
 
 
 @kernel
-def divergence(tasks, items, side, lanes, state, cost, out):
+def divergence(tasks, batch, cost, out):
     """KL(pi_ij | A_i x B_j) = <pi, f + g - C> / eps."""
     scratch = np.empty(LANES)
     for t in range(tasks.shape[0]):
         p = tasks[t, 0]
+        base = p * batch.items.size
         for i in range(tasks[t, 1], tasks[t, 2]):
-            for q in range(lanes.groups[items.y[p] + 1] - lanes.groups[items.y[p]]):
-                first, degree, group, width, f, g, plan = blocks(items, side, lanes, p, i, q)
-                entry = lanes.start[group]
+            for q in range(num_groups(batch, p)):
+                block = block_of(batch, p, i, q)
                 total = splat(0.0)
-                for k in range(degree):
-                    row = p * items.size + side.index[first + k]
-                    for l in range(width):
-                        mass = _plan_entry(items, side, lanes, state, cost, p, first, k, width, entry, l, f, g, plan)
-                        z = load(state.f, f + k * LANES) + load(state.g, g + l * LANES)
-                        z = z - gather(cost, row, lanes.index, entry + l * LANES)
-                        total = total + mass * z
-                _put(out, p * items.size + i * items.stride, lanes, group, total / items.epsilon[p], scratch)
+                for k in range(block.degree):
+                    for l in range(block.width):
+                        mass = plan_entry(batch, block, cost, p, k, l)
+                        total = total + mass * _score(batch, block, cost, p, k, l)
+                total = total / batch.items.epsilon[p]
+                put(out, base + i * batch.items.stride, batch.lanes, block.group, total, scratch)
 
 
 @kernel
-def plans(p, items, side, lanes, state, cost, column_stride):
-    """Every entry of every plan of item p: i, j, k, l (states) and the mass."""
+def plans(p, batch, cost, column_stride):
+    """Every entry of every plan of item p: i, j, k, l (states), and the mass."""
+    items, side, lanes = batch.items, batch.side, batch.lanes
     x, y = items.x[p], items.y[p]
-    entries = 0
-    for i in range(side.indptr.shape[1] - 1):
-        entries += side.indptr[x, i + 1] - side.indptr[x, i]
-    total = entries * lanes.total[y] * LANES
-    where = np.empty((4, total), np.int64)
-    masses = np.empty(total)
+    total = (side.indptr[x, items.rows[p]] - side.indptr[x, 0]) * lanes.total[y] * LANES
+    where, masses = np.empty((4, total), np.int64), np.empty(total)
     scratch = np.empty(LANES)
     count = 0
-    for i in range(side.indptr.shape[1] - 1):
-        for q in range(lanes.groups[y + 1] - lanes.groups[y]):
-            first, degree, group, width, f, g, plan = blocks(items, side, lanes, p, i, q)
-            entry = lanes.start[group]
-            for k in range(degree):
-                for l in range(width):
-                    mass = _plan_entry(items, side, lanes, state, cost, p, first, k, width, entry, l, f, g, plan)
-                    store(scratch, 0, mass)
-                    for t in range(lanes.count[group]):
-                        slot = entry + l * LANES + t
+    for i in range(items.rows[p]):
+        for q in range(num_groups(batch, p)):
+            block = block_of(batch, p, i, q)
+            for k in range(block.degree):
+                for l in range(block.width):
+                    store(scratch, 0, plan_entry(batch, block, cost, p, k, l))
+                    for t in range(lanes.count[block.group]):
+                        slot = block.entry + l * LANES + t
                         if lanes.weight[slot] > 0.0:
                             where[0, count] = i
-                            where[1, count] = lanes.states[group * LANES + t] // column_stride
-                            where[2, count] = side.index[first + k] // items.stride
+                            where[1, count] = lanes.states[block.group * LANES + t] // column_stride
+                            where[2, count] = side.index[block.first + k] // items.stride
                             where[3, count] = lanes.index[slot] // column_stride
                             masses[count] = scratch[t]
                             count += 1

@@ -6,18 +6,19 @@ operation would cost more than the operation.
 
 import numpy as np
 
-from markovot.transport.compiling import helper, kernel
+from markovot.transport.compiling import allocating_helper, helper, kernel
 from markovot.transport.kernels import apply_column, apply_row
+from markovot.transport.simd import LANES
 
 
 @helper
-def _times(p, n, discount, transpose, items, side, columns, lanes, state, cost, v, out, scratch):
+def _times(batch, p, discount, transpose, cost, v, out, scratch):
     """K v or K^T v for item p; v and out hold this item alone."""
-    for i in range(n):
+    for i in range(batch.items.rows[p]):
         if transpose:
-            apply_column(items, side, columns, lanes, state, cost, p, i, v, 0, out, 0)
+            apply_column(batch, p, i, cost, v, 0, out)
         else:
-            apply_row(items, side, lanes, state, cost, p, i, v, 0, out, 0, scratch)
+            apply_row(batch, p, i, cost, v, 0, out, scratch)
     for e in range(v.size):
         out[e] = v[e] - (1.0 - discount) * out[e]
 
@@ -40,55 +41,67 @@ def _dot(v, w):
     return total
 
 
-@kernel
-def bicgstab(tasks, transpose, max_iter, items, side, columns, lanes, state, cost, discount, tolerance, rhs, x, residual):
-    """Solve each item of `tasks` (item, 0, number of rows) until the residual's norm is at most `tolerance[item]`.
+@helper
+def solve_item(batch, p, discount, transpose, cost, b, x, tolerance, max_iter, work):
+    """Solve K x = b (or the transpose) for item p from the first guess x, in place. Returns the residual's norm.
 
-    `x` holds the first guess, and the solution on return; `residual[item]` the norm reached (recomputed at the end of
-    every run, so that no drift of the recurrence goes unnoticed).
+    The norm is recomputed from x at the end of every run, so that no drift of the recurrence goes unnoticed. Products leave
+    padded states alone; what they write to is zeroed first.
     """
-    scratch = np.empty(8)
-    size = items.size
-    work = np.zeros((6, size))
-    r, shadow, d, kd, s, ks = work[0], work[1], work[2], work[3], work[4], work[5]
-    for t in range(tasks.shape[0]):
-        p, n = tasks[t, 0], tasks[t, 2]
-        work[:] = 0.0  # the products leave padded states alone, and they must stay zero
-        delta = discount[p]
-        y = x[p * size : (p + 1) * size]
-        b = rhs[p * size : (p + 1) * size]
-        left = max_iter
-        while True:
-            _times(p, n, delta, transpose, items, side, columns, lanes, state, cost, y, r, scratch)
-            for e in range(size):
-                r[e] = b[e] - r[e]
-                shadow[e] = r[e]
-                d[e] = r[e]
-            residual[p] = _size(r, transpose)
-            if residual[p] <= tolerance[p] or left <= 0:
+    r, shadow, d, kd, s, ks, scratch = work
+    for e in range(x.size):
+        r[e], kd[e], ks[e] = 0.0, 0.0, 0.0
+    left = max_iter
+    while True:
+        _times(batch, p, discount, transpose, cost, x, r, scratch)
+        for e in range(x.size):
+            r[e] = b[e] - r[e]
+            shadow[e] = r[e]
+            d[e] = r[e]
+        reached = _size(r, transpose)
+        if reached <= tolerance or left <= 0 or not np.isfinite(reached):
+            return reached
+        rho = _dot(shadow, r)
+        while left > 0:
+            left -= 1
+            _times(batch, p, discount, transpose, cost, d, kd, scratch)
+            curvature = _dot(shadow, kd)
+            if curvature == 0.0:
                 break
-            rho = _dot(shadow, r)
-            while left > 0:
-                left -= 1
-                _times(p, n, delta, transpose, items, side, columns, lanes, state, cost, d, kd, scratch)
-                curvature = _dot(shadow, kd)
-                if curvature == 0.0:
-                    break
-                alpha = rho / curvature
-                for e in range(size):
-                    s[e] = r[e] - alpha * kd[e]
-                _times(p, n, delta, transpose, items, side, columns, lanes, state, cost, s, ks, scratch)
-                ks_ks = _dot(ks, ks)
-                omega = _dot(ks, s) / ks_ks if ks_ks > 0.0 else 0.0
-                for e in range(size):
-                    y[e] += alpha * d[e] + omega * s[e]
-                    r[e] = s[e] - omega * ks[e]
-                if _size(r, transpose) <= 0.5 * tolerance[p]:
-                    break
-                new_rho = _dot(shadow, r)
-                if new_rho == 0.0 or omega == 0.0 or not np.isfinite(new_rho):
-                    break
-                beta = (new_rho / rho) * (alpha / omega)
-                rho = new_rho
-                for e in range(size):
-                    d[e] = r[e] + beta * (d[e] - omega * kd[e])
+            alpha = rho / curvature
+            for e in range(x.size):
+                s[e] = r[e] - alpha * kd[e]
+            _times(batch, p, discount, transpose, cost, s, ks, scratch)
+            ks_ks = _dot(ks, ks)
+            omega = _dot(ks, s) / ks_ks if ks_ks > 0.0 else 0.0
+            for e in range(x.size):
+                x[e] += alpha * d[e] + omega * s[e]
+                r[e] = s[e] - omega * ks[e]
+            if _size(r, transpose) <= 0.5 * tolerance:
+                break
+            new_rho = _dot(shadow, r)
+            if new_rho == 0.0 or omega == 0.0 or not np.isfinite(new_rho):
+                break
+            beta = (new_rho / rho) * (alpha / omega)
+            rho = new_rho
+            for e in range(x.size):
+                d[e] = r[e] + beta * (d[e] - omega * kd[e])
+
+
+@allocating_helper
+def make_vectors(size):
+    """Working memory for `solve_item`."""
+    return (
+        np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(LANES),
+    )  # fmt: skip
+
+
+@kernel
+def bicgstab(tasks, batch, cost, transpose, max_iter, discount, tolerance, rhs, x, residual):
+    """Solve the systems of items `tasks[:, 0]`; `x` holds first guesses, and the solutions on return."""
+    size = batch.items.size
+    work = make_vectors(size)
+    for t in range(tasks.shape[0]):
+        p = tasks[t, 0]
+        b, y = rhs[p * size : (p + 1) * size], x[p * size : (p + 1) * size]
+        residual[p] = solve_item(batch, p, discount[p], transpose, cost, b, y, tolerance[p], max_iter, work)

@@ -19,20 +19,22 @@ def _support(weights, out):
 
 
 @kernel
-def solve_problems(tasks, a, b, cost, epsilon, gap, g, f, lower, upper, count):
+def solve_problems(tasks, problems, wanted, g, f, lower, upper, count):
     """Solve problems `first..last` of each task (at most eight); g holds first potentials, and gets the last ones.
 
     Only states with mass take part. The potentials of the others are the soft c-transforms.
     """
+    a, b, cost = problems
+    epsilon, gap = wanted
     n, m = a.shape[1], b.shape[1]
     rows, columns = np.zeros((LANES, n), np.int64), np.zeros((LANES, m), np.int64)
     row_count, column_count = np.zeros(LANES, np.int64), np.zeros(LANES, np.int64)
     w = make_group(n, m)
     plan = np.empty(n * m * LANES)
-    wanted, targets = np.empty(LANES), np.empty(LANES)
+    gaps, targets = np.empty(LANES), np.empty(LANES)
     for t in range(tasks.shape[0]):
         first, last = tasks[t, 0], tasks[t, 1]
-        height, width = 0, 0
+        height, width = np.int64(0), np.int64(0)  # typed: numba compiles callees anew for literals
         for lane in range(LANES):
             q = min(first + lane, last - 1)
             row_count[lane] = _support(a[q], rows[lane])
@@ -41,7 +43,7 @@ def solve_problems(tasks, a, b, cost, epsilon, gap, g, f, lower, upper, count):
             width = max(width, column_count[lane])
         for lane in range(LANES):
             q = min(first + lane, last - 1)
-            wanted[lane], targets[lane] = gap[q], epsilon[q]
+            gaps[lane], targets[lane] = gap[q], epsilon[q]
             for k in range(height):
                 inside = k < row_count[lane]
                 row = rows[lane, k if inside else 0]
@@ -54,13 +56,15 @@ def solve_problems(tasks, a, b, cost, epsilon, gap, g, f, lower, upper, count):
                 inside = l < column_count[lane]
                 w.b[l * LANES + lane] = b[q, columns[lane, l]] if inside else 0.0
                 w.g[l * LANES + lane] = g[q, columns[lane, l]] - origin if inside else 0.0
-        low, high, count[first] = solve_group(w, height, width, load(targets, 0), load(wanted, 0), splat(np.inf), plan, 0)
-        store(wanted, 0, low)
+        low, high, evaluations = solve_group(
+            w, height, width, load(targets, 0), load(gaps, 0), splat(np.inf), plan, np.int64(0)
+        )
+        store(gaps, 0, low)
         store(targets, 0, high)
         for lane in range(last - first):
             q = first + lane
-            lower[q], upper[q] = wanted[lane], targets[lane]
-            count[q] = count[first]
+            lower[q], upper[q] = gaps[lane], targets[lane]
+            count[q] = evaluations
             for k in range(row_count[lane]):
                 f[q, rows[lane, k]] = w.f[k * LANES + lane]
             for l in range(column_count[lane]):

@@ -1,5 +1,7 @@
 """Lay out transition rows for the compiled kernels."""
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -8,11 +10,26 @@ from markovot.transport.rows import Rows
 from markovot.transport.simd import LANES
 
 
+def _once(build: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep what `build(rows, *settings)` makes with the rows, which outlive engines."""
+
+    @wraps(build)
+    def kept(rows: Rows, *settings: Any) -> Any:
+        key = (build.__name__, *(setting for setting in settings if isinstance(setting, int)))
+        if key not in rows.layouts:
+            rows.layouts[key] = build(rows, *settings)
+        return rows.layouts[key]
+
+    return kept
+
+
+@_once
 def side_arrays(rows: Rows, row_stride: int) -> tuple[Any, Any, Any]:
     """Pointers, indices times the row stride of the cost, and weights."""
     return rows.indptr.numpy(), rows.indices.numpy() * row_stride, rows.values.numpy()
 
 
+@_once
 def column_arrays(rows: Rows) -> tuple[Any, Any, Any]:
     """For every state k of every chain: the rows in which it stands, and at which position of the row."""
     batch, n = rows.degrees.shape
@@ -28,6 +45,7 @@ def column_arrays(rows: Rows) -> tuple[Any, Any, Any]:
     return pointers, row[order], position[order]
 
 
+@_once
 def state_order(rows: Rows) -> tuple[Any, Any]:
     """States of each chain sorted by falling degree, cut in groups of eight: (group pointers, states or -1)."""
     degrees = rows.degrees.numpy()
@@ -41,6 +59,7 @@ def state_order(rows: Rows) -> tuple[Any, Any]:
     return groups, states
 
 
+@_once
 def lane_arrays(rows: Rows, order: tuple[Any, Any], column_stride: int) -> tuple[tuple[Any, ...], Any]:
     """The fields of `kernels.Lanes`, and for each slot its entry in the store of `rows` (-1 for padding).
 

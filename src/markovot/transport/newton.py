@@ -2,17 +2,27 @@
 
 For one problem with marginals a, b, cost C and regularisation eps, the semi-dual in the potential g is
 
-    f_k(g) = -eps log sum_l b_l exp((g_l - C_kl) / eps)          (soft c-transform: the row marginals hold exactly)
-    S(g)   = <f(g), a> + <g, b>                                  (concave; its maximum is OT_eps; any g bounds it below)
+    f_k(g) = -eps log sum_l b_l exp((g_l - C_kl) / eps)      (soft c-transform: exact row marginals)
+    S(g)   = <f(g), a> + <g, b>                              (concave; its maximum is OT_eps)
 
-With the plan P_kl = a_k b_l exp((f_k + g_l - C_kl) / eps) = a_k R_kl, its rows R conditional laws, and c = R^T a:
+With the plan P_kl = a_k b_l exp((f_k + g_l - C_kl) / eps) = a_k R_kl, R the conditional laws, c = R^T a:
 
     grad S = b - c,        -eps * hess S = diag(c) - R^T diag(a) R =: H        (a graph Laplacian: H 1 = 0)
 
-Newton's step H d = eps (b - c) is damped until S rises; where it is rejected, a Sinkhorn step g + eps log(b / c) follows,
-which always raises S. Cold problems anneal: eps falls from a quarter of the cost range by factors of four, each level
-started from the linear extrapolation of the two before (for a non-degenerate problem g(eps) is linear in eps up to
-exponentially small terms). Everything is float64, so the TF32 switches of CUDA do not matter.
+Newton's step H d = eps (b - c) is damped until S rises; where it is rejected, a Sinkhorn step follows,
+g + eps log(b / c), which always raises S. Sinkhorn steps also come first, for as long as they are about to
+suffice. Cold problems anneal: eps falls in levels from a part of the cost range, each level started from the
+linear extrapolation of the two before (for a non-degenerate problem g(eps) is linear in eps up to
+exponentially small terms).
+
+Evaluations from cold to a gap of 1e-6, costs in [0, 1], 3 x 4 to 64 x 5 states, random, uniform and peaked
+weights, on seeds not used to set the constants below (3,920 problems for each eps; all reached the gap):
+
+    eps    1     .1     .01    1e-3   1e-4   1e-5
+    mean   4.1   5.4    14.6   21.6   26.7   31.5
+    most   7     12     38     65     76     83
+
+Everything is float64, so the TF32 switches of CUDA do not matter.
 """
 
 from dataclasses import dataclass, fields
@@ -38,8 +48,8 @@ SINKHORN_STEPS = 3  # Sinkhorn steps are continued if so few are left (and one f
 class TransportResult:
     """Certified values and potentials of a batch of entropic transport problems.
 
-    `lower <= OT_eps <= upper` per problem, in units of the cost. The plan is `a_k b_l exp((f_k + g_l - C_kl) / eps)`;
-    its row sums are exact. `num_iter` counts evaluations of the dual.
+    `lower <= OT_eps <= upper` per problem, in units of the cost. The plan is `a_k b_l exp((f_k + g_l - C_kl)
+    / eps)`; its row sums are exact. `num_iter` counts evaluations of the dual.
     """
 
     lower: Tensor  # (Q,)
@@ -63,7 +73,7 @@ def soft_transform(log_b: Tensor, g: Tensor, cost: Tensor, epsilon: Tensor) -> T
 
 
 def conditional(log_b: Tensor, g: Tensor, cost: Tensor, epsilon: Tensor) -> tuple[Tensor, Tensor]:
-    """The plan's rows as laws, `R_kl = b_l exp((f_k + g_l - C_kl) / eps)`, and the potential f; shapes as above."""
+    """The plan's rows as laws, `R_kl = b_l exp((f_k + g_l - C_kl) / eps)`, and f; shapes as above."""
     inverse = epsilon.reciprocal()
     offset = torch.addcmul(log_b, g, inverse[:, None]).unsqueeze(1)
     scores = torch.addcmul(offset, cost, -inverse[:, None, None])
@@ -97,10 +107,11 @@ def solve_transport(
         b: weights (Q, dy), as a.
         cost: (Q, dx, dy), finite everywhere.
         epsilon: (Q,), positive.
-        gap: (Q,) wanted `upper - lower`. What rounding does not allow (a marginal error below about 1e-13) is not tried.
+        gap: (Q,) wanted `upper - lower`. What rounding does not allow (a marginal error below about 1e-13) is
+            not tried.
         init: warm potential g, (Q, dy), finite.
-        change: max - min of the change in cost since `init` was optimal, (Q,), if that is known: annealing then starts
-            there. Default: it is taken to be small.
+        change: max - min of the change in cost since `init` was optimal, (Q,), if that is known: annealing
+            then starts there. Default: it is taken to be small.
         max_iter: evaluations of the dual before a problem is left as it is, with the bounds it has then.
 
     Returns:
@@ -141,7 +152,7 @@ def solve_transport(
 
 
 def _as_law(weights: Tensor, empty: Tensor) -> Tensor:
-    """Weights that sum to one; problems without mass get a unit mass on their first entry, to be solved harmlessly."""
+    """Weights that sum to one; problems without mass get a unit mass on their first entry."""
     weights = torch.where(empty[:, None], 0.0, weights)
     weights[:, 0] += empty
     return weights / weights.sum(dim=1, keepdim=True)
@@ -156,7 +167,7 @@ def _local_range(a: Tensor, b: Tensor, cost: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _osc(g: Tensor, real: Tensor) -> Tensor:
-    """max - min over the real entries, (Q,)."""
+    """Max - min over the real entries, (Q,)."""
     return g.masked_fill(~real, -torch.inf).amax(dim=1) - g.masked_fill(~real, torch.inf).amin(dim=1)
 
 
@@ -204,7 +215,14 @@ class _Run:
 
 
 def _start(
-    a: Tensor, b: Tensor, cost: Tensor, spread: Tensor, epsilon: Tensor, goal: Tensor, init: Tensor | None, distance: Tensor
+    a: Tensor,
+    b: Tensor,
+    cost: Tensor,
+    spread: Tensor,
+    epsilon: Tensor,
+    goal: Tensor,
+    init: Tensor | None,
+    distance: Tensor,
 ) -> _Run:
     zeros, count = torch.zeros_like(epsilon), torch.zeros_like(epsilon, dtype=torch.int64)
     flag = torch.zeros_like(epsilon, dtype=torch.bool)
@@ -216,18 +234,19 @@ def _start(
         g=g, value=zeros, error=zeros + 2, mismatch=zeros + 1, columns=b,
         direction=torch.zeros_like(b), step=zeros + 1, slope=zeros, radius=RADIUS * level,
         forced=~flag, sinkhorn=flag, rate=zeros + 1, rejected=count, level=level, age=count,
-        warm=flag if init is None else ~flag, last_g=g, last_level=zeros + torch.inf, num_iter=count, best=zeros + torch.inf, stale=count, done=flag,
+        warm=flag if init is None else ~flag, last_g=g, last_level=zeros + torch.inf, num_iter=count,
+        best=zeros + torch.inf, stale=count, done=flag,
     )  # fmt: skip
 
 
 def _maximise(run: _Run, max_iter: int) -> tuple[Tensor, Tensor]:
-    """A potential g at which the bounds are at most `goal` apart, and the number of evaluations, per problem."""
+    """A potential g at which the bounds are at most `goal` apart, and the number of evaluations."""
     g, num_iter = torch.zeros_like(run.b), torch.zeros_like(run.num_iter)
     for _ in range(max_iter):
         rows = _try(run)
         run.done = run.done | _is_done(run)
         newton = _choose(run)
-        # The one synchronisation of an iteration: how many problems are left, and does any want Newton's step?
+        # The one synchronisation of an iteration: how many problems are done, how many want Newton's step?
         num_done, num_newton = torch.stack([run.done.sum(), newton.sum()]).tolist()
         if num_done == len(run.done):
             break
@@ -241,7 +260,7 @@ def _maximise(run: _Run, max_iter: int) -> tuple[Tensor, Tensor]:
 
 
 def _try(run: _Run) -> Tensor:
-    """Evaluate the trial point; accept it, or shorten the step. Returns the conditional rows at the trial point."""
+    """Evaluate the trial point; accept it, or shorten the step. Returns the conditional rows there."""
     trial = torch.addcmul(run.g, run.step[:, None], run.direction)
     rows, f = conditional(run.log_b, trial, run.cost, run.level)
     columns = _column_sums(run.a, rows)
@@ -278,12 +297,12 @@ def _try(run: _Run) -> Tensor:
 
 
 def _width(run: _Run) -> Tensor:
-    """Distance between the bounds that follow from the marginal error at the current point, for f and for g."""
+    """Distance between the bounds that follow from the marginal error, whether for f or for g."""
     return 0.5 * run.error * (run.spread + torch.maximum(_osc(run.g, run.b > 0), run.spread))
 
 
 def _is_done(run: _Run) -> Tensor:
-    # Rounding of g/eps, of relative size machine epsilon, moves the plan's entries by that much times range/eps.
+    # Rounding of g/eps moves the plan's entries by machine epsilon times range/eps.
     noise = 1e-13 + 2 * MACHINE_EPSILON * run.spread / run.epsilon
     final = run.level == run.epsilon
     better = run.error < 0.5 * run.best
@@ -353,10 +372,11 @@ def _aim_newton(run: _Run, rows: Tensor, which: Tensor) -> None:
     hessian = torch.bmm(rows.mT, run.a.unsqueeze(2) * rows).neg_()
     diagonal = hessian.diagonal(dim1=1, dim2=2)
     diagonal.zero_()
-    # The diagonal as the sum of what stands off it, without the cancellation in c - diag(R^T a R). H is then an
-    # M-matrix with H 1 = 0, so damping by kappa |b - c| confines the step to [-eps/kappa, eps/kappa] (maximum
-    # principle), column by column: weakly tied columns are held back, the others keep their Newton step, and near the
-    # solution the damping fades. The ridge relative to b hides directions in which rounding of b - c would dominate.
+    # The diagonal as the sum of what stands off it, without the cancellation in c - diag(R^T a R). H is then
+    # an M-matrix with H 1 = 0, so damping by kappa |b - c| confines the step to [-eps/kappa, eps/kappa]
+    # (maximum principle) column by column: weakly tied columns are held back, the others keep their Newton
+    # step, and near the solution the damping fades. The ridge relative to b hides directions in which
+    # rounding of b - c would dominate.
     degree = -hessian.sum(dim=2)
     damping = (run.level / run.radius)[:, None] * (run.b - run.columns).abs()
     diagonal.copy_(degree * (1 + RIDGE) + damping + RIDGE * run.b + (run.b == 0))

@@ -1,12 +1,14 @@
 """Transition rows on their support: what every transport engine takes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """Rows of the transition matrices of a batch of chains, in one flat compressed store.
 
@@ -18,20 +20,29 @@ class Rows:
     indptr: Tensor  # int64 (B, n+1)
     indices: Tensor  # int64 (nnz,)
     values: Tensor  # float64 (nnz,)
+    layouts: dict[Any, Any] = field(default_factory=dict, repr=False)  # what engines made of these rows, to use again
 
     @property
     def num_states(self) -> int:
         return self.indptr.shape[1] - 1
 
-    @property
+    @cached_property
     def degrees(self) -> Tensor:
         """Number of stored entries of each row, (B, n)."""
         return self.indptr.diff(dim=1)
 
+    @cached_property
+    def degree(self) -> float:
+        """Root mean square of the numbers of stored entries of the real rows."""
+        return float((self.degrees.double().square().sum() / self.sizes.sum()).sqrt())
+
     def owners(self) -> tuple[Tensor, Tensor]:
         """The chain and the row to which each stored entry belongs, two (nnz,) tensors."""
         degrees = self.degrees
-        flat = torch.repeat_interleave(torch.arange(degrees.numel(), device=degrees.device), degrees.reshape(-1))
+        # Counting row ends up to each entry; torch.repeat_interleave wakes all threads, whatever the size.
+        ends = degrees.reshape(-1).cumsum(0)[:-1]
+        count = self.indices.numel()
+        flat = torch.bincount(ends, minlength=count + 1)[:count].cumsum(0)
         return flat // self.num_states, flat % self.num_states
 
     def to_dense(self) -> Tensor:

@@ -1,14 +1,15 @@
 """Local transport by matrix products: the torch engine for dense rows, on any device.
 
-All problems of an item share one cost C (n, m), hence one Gibbs kernel `G = exp(-(C - rho - sigma) / eps)`, where rho and
-sigma are row and column minima that the potentials absorb. With `U_k = a_k exp((f_k - rho_k) / eps)` and
-`V_l = b_l exp((g_l - sigma_l) / eps)` for every problem, the plan is `P = diag(U) G diag(V)`, and for all problems at once
+All problems of an item share one cost C (n, m), hence one Gibbs kernel `G = exp(-(C - rho - sigma) / eps)`,
+where rho and sigma are row and column minima that the potentials absorb. With `U_k = a_k exp((f_k - rho_k) /
+eps)` and `V_l = b_l exp((g_l - sigma_l) / eps)` for every problem, the plan is `P = diag(U) G diag(V)`, and
+for all problems at once
 
-    U = a / (V G^T),     c = V * (U G),     Sinkhorn's step: V = b / (U G),     P v = rowsum(U * (V (G * v)^T)),
+    U = a / (V G^T),    c = V * (U G),    Sinkhorn: V = b / (U G),    P v = rowsum(U * (V (G * v)^T)),
 
-one product (nm x m)(m x n) each. Most problems need a handful of Sinkhorn steps. They drop out when they are done; once
-those that remain are slow, they take Newton steps, whose systems are solved by conjugate gradients with the same
-products; what is left then goes to `newton.solve_transport`, one by one.
+one product (nm x m)(m x n) each. Most problems need a handful of Sinkhorn steps. They drop out when they are
+done; once those that remain are slow, they take Newton steps, whose systems are solved by conjugate gradients
+with the same products; what is left then goes to `newton.solve_transport`, one by one.
 """
 
 from collections.abc import Iterator
@@ -19,16 +20,13 @@ from torch import Tensor
 
 from markovot.transport.newton import MACHINE_EPSILON, solve_transport
 from markovot.transport.rows import Rows
-from markovot.transport.torch_common import CHUNK_BYTES, TorchEngine, ranges
+from markovot.transport.shared_steps import TINY, State, accept, aim_newton, begin, count_left, evaluate, put
+from markovot.transport.torch_common import TorchEngine, ranges
 
-SAFE_RANGE = 600.0  # of the exponents: exp(-600) = 1e-261, and sums of products of weights stay normal numbers
-SLOW = 30.0  # Sinkhorn steps to go, beyond which Newton's step is cheaper
+# Of the exponents: exp(-600) = 1e-261, and sums of products of such weights are still normal numbers.
+SAFE_RANGE = 600.0
 MAX_STEPS = 300
 MAX_NEWTON = 20  # Newton steps of a block, after which the explicit solver takes over
-CONJUGATE_STEPS = 40
-FORCING = 0.2  # relative residual at which conjugate gradients stop
-DAMPING = 0.125  # confines Newton's step in g to 8 eps (see newton._aim_newton)
-TINY = 1e-290
 EXPLICIT_TEMPORARIES = 8
 
 
@@ -49,45 +47,13 @@ class _Block:
         return slice(self.first, self.last)
 
 
-@dataclass
-class _State:
-    """The unfinished problems of a block, (k, q, ...): k items with the same number q of problems each."""
-
-    index: Tensor  # (k, q) position among the problems of the block
-    a: Tensor  # (k, q, n)
-    b: Tensor  # (k, q, m)
-    v: Tensor  # (k, q, m), the next point
-    error: Tensor  # (k, q), marginal error at the last accepted point
-    rescue: Tensor  # (k, q, m), Sinkhorn's step from there, taken where Newton's fails
-    done: Tensor  # bool (k, q); v stands still
-    newton: Tensor  # bool (k, q): v comes from a Newton step
-    slow: Tensor  # bool (k, q): Sinkhorn's steps take too long
-
-    def select(self, keep: Tensor) -> "_State":
-        wide = keep.unsqueeze(2)
-        return _State(*(
-            x.gather(1, keep) if x.dim() == 2 else x.gather(1, wide.expand(-1, -1, x.shape[2]))
-            for x in vars(self).values()
-        ))  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Point:
-    """What the kernel says of a point v: U, `U G`, `V G^T`, the column sums, and the marginal errors."""
-
-    u: Tensor
-    arriving: Tensor
-    through: Tensor
-    columns: Tensor
-    error: Tensor
-
-
 class SharedKernelEngine(TorchEngine):
     """Solves all problems of an item by Sinkhorn and Newton steps that are products with one shared kernel.
 
     Note:
-        Memory O(nm(n + m)) for U and V, and a fixed budget for temporaries. Time of a Sinkhorn step, of `apply`, and of
-        each gradient: O(nm * nm) multiply-adds in matrix products. float64, so that TF32 does not enter.
+        Memory O(nm(n + m)) for U and V, and a fixed budget for temporaries. Time of a Sinkhorn step, of
+        `apply`, and of each gradient: O(nm * nm) multiply-adds in matrix products. float64, so that TF32 does
+        not enter.
     """
 
     def __init__(self, rows_x: Rows, rows_y: Rows, pair_x: Tensor, pair_y: Tensor, epsilon: Tensor) -> None:
@@ -112,16 +78,16 @@ class SharedKernelEngine(TorchEngine):
         return bool(torch.all(torch.as_tensor(cost_range) <= SAFE_RANGE * torch.as_tensor(epsilon)))
 
     def _blocks(self, active: Tensor | None) -> Iterator[_Block]:
-        """Several whole items, or some rows of one item, within the memory budget. Slices where possible: views."""
+        """Several whole items, or some rows of one item, within the budget; slices where possible."""
         count = self.shape[0]
         chosen = torch.arange(count) if active is None else active.nonzero().squeeze(1).cpu()
         row = 8 * self.m * max(self.n, self.m)
-        if row * self.n > CHUNK_BYTES:
+        if row * self.n > self.chunk_bytes:
             for p in chosen.tolist():
-                for first, last in ranges(self.n, CHUNK_BYTES // row):
+                for first, last in ranges(self.n, self.chunk_bytes // row):
                     yield _Block(slice(p, p + 1), first, last)
             return
-        for start, stop in ranges(len(chosen), CHUNK_BYTES // (row * self.n)):
+        for start, stop in ranges(len(chosen), self.chunk_bytes // (row * self.n)):
             whole = len(chosen) == count
             yield _Block(slice(start, stop) if whole else chosen[start:stop].to(self.device), 0, self.n)
 
@@ -130,11 +96,13 @@ class SharedKernelEngine(TorchEngine):
         return self.u[block.items, block.rows].flatten(1, 2), self.v[block.items, block.rows].flatten(1, 2)
 
     def _marginals(self, block: _Block) -> tuple[Tensor, Tensor]:
-        """a and b of every problem of a block, (k, q, n) and (k, q, m)."""
+        """A and b of every problem of a block, (k, q, n) and (k, q, m)."""
         a = self.laws_x[self.pair_x[block.items], block.rows]
         b = self.laws_y[self.pair_y[block.items]]
         shape = (len(a), block.last - block.first, self.m)
-        return a.unsqueeze(2).expand(*shape, -1).flatten(1, 2), b.unsqueeze(1).expand(*shape, -1).flatten(1, 2)
+        return a.unsqueeze(2).expand(*shape, -1).flatten(1, 2), b.unsqueeze(1).expand(*shape, -1).flatten(
+            1, 2
+        )
 
     def sweep(self, cost: Tensor, gap: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
         """Certified bounds of `OT_eps` for every problem of the active items, (P, n, m) each; 0 elsewhere.
@@ -145,7 +113,8 @@ class SharedKernelEngine(TorchEngine):
             active: bool (P,).
 
         Raises:
-            UnsafeRange: where the costs of an active item, less row and column minima, exceed `SAFE_RANGE * epsilon`.
+            UnsafeRange: where the costs of an active item, less row and column minima, exceed `SAFE_RANGE *
+            epsilon`.
                 The engine is then as it was before.
         """
         cost = torch.where(active[:, None, None] & self.real, cost, self.cost)
@@ -163,6 +132,7 @@ class SharedKernelEngine(TorchEngine):
             slack = rounding[block.items][:, None, None]
             lower[block.items, block.rows] = value - slack
             upper[block.items, block.rows] = value + width + slack
+        self.swept = True
         return lower.masked_fill_(~self.real, 0.0), upper.masked_fill_(~self.real, 0.0)
 
     def _shift(self, cost: Tensor, active: Tensor) -> None:
@@ -177,41 +147,39 @@ class SharedKernelEngine(TorchEngine):
         factor = (self.sigma - sigma) / self.epsilon[:, None]
         factor = torch.exp(factor - factor.amax(dim=1, keepdim=True))
         for block in self._blocks(active):
-            b = self.laws_y[self.pair_y[block.items]][:, None, None]
+            empty = (self.laws_y[self.pair_y[block.items]] == 0).unsqueeze(1)
             v = self.v[block.items, block.rows] * factor[block.items][:, None, None]
-            v = (v / v.amax(dim=3, keepdim=True)).clamp_min(TINY)
-            self.v[block.items, block.rows] = torch.where(b.squeeze(2).unsqueeze(1) > 0, v, 0.0)
+            v = v.div_(v.amax(dim=3, keepdim=True)).clamp_min_(TINY).masked_fill_(empty, 0.0)
+            self.v[block.items, block.rows] = v
         self.rho, self.sigma, self.gibbs = rho, sigma, torch.exp(-exponent)
 
     def _solve(self, block: _Block, target: Tensor, goal: Tensor) -> Tensor:
-        """Bring the marginal errors of a block to the target; sets U and V, returns the errors (k, rows, m)."""
+        """Bring a block to the target; sets U and V, and returns the marginal errors (k, rows, m)."""
         a, b = self._marginals(block)
         gibbs = self.gibbs[block.items]
-        state = _begin(a, b, self._factors(block)[1])
+        state = begin(a, b, self._factors(block)[1])
         u, v = torch.empty_like(a), torch.empty_like(b)  # filled when the first problems drop out
         errors = torch.zeros_like(state.error)
         num_newton, had_newton = 0, False
-        for _ in range(MAX_STEPS):
-            point = _evaluate(state, gibbs)
+        for step in range(MAX_STEPS):
+            point = evaluate(state, gibbs)
             here = state.v
-            _accept(state, point, target.unsqueeze(1), had_newton)
-            left, slow, most = _count(state)
-            stop = left == 0 or num_newton >= MAX_NEWTON
+            accept(state, point, target.unsqueeze(1), had_newton)
+            left, slow, most = count_left(state)
+            stop = left == 0 or num_newton >= MAX_NEWTON or step == MAX_STEPS - 1
             shrink = most < 0.75 * state.done.shape[1]
             if stop or shrink:
-                _put(u, state.index, point.u)
-                _put(v, state.index, here)
+                put(u, state.index, point.u)
+                put(v, state.index, here)
                 errors.scatter_(1, state.index, point.error)
             if stop:
                 break
             had_newton = 2 * slow >= left
             if had_newton:
-                _newton(state, point, here, gibbs)
+                aim_newton(state, point, here, gibbs)
                 num_newton += 1
             if shrink:
                 state = state.select(state.done.long().argsort(dim=1, stable=True)[:, :most])
-        else:
-            _put(v, state.index, state.rescue)
         shape = (len(a), -1, self.m)
         if not bool(state.done.all()):
             self._solve_explicitly(block, state, u, v, errors, goal)
@@ -220,12 +188,16 @@ class SharedKernelEngine(TorchEngine):
         return errors.view(shape)
 
     def _solve_explicitly(
-        self, block: _Block, state: _State, u: Tensor, v: Tensor, errors: Tensor, goal: Tensor
+        self, block: _Block, state: State, u: Tensor, v: Tensor, errors: Tensor, goal: Tensor
     ) -> None:
         """Solve what is left problem by problem, with its own copy of the costs."""
         item, place = (~state.done).nonzero(as_tuple=True)
-        cost, gibbs, sigma, epsilon = (x[block.items] for x in (self.cost, self.gibbs, self.sigma, self.epsilon))
-        for start, stop in ranges(len(item), CHUNK_BYTES // (8 * EXPLICIT_TEMPORARIES * self.n * self.m)):
+        cost, gibbs, sigma, epsilon = (
+            x[block.items] for x in (self.cost, self.gibbs, self.sigma, self.epsilon)
+        )
+        for start, stop in ranges(
+            len(item), self.chunk_bytes // (8 * EXPLICIT_TEMPORARIES * self.n * self.m)
+        ):
             p, q = item[start:stop], place[start:stop]
             a, b, at, eps = state.a[p, q], state.b[p, q], state.index[p, q], epsilon[p].unsqueeze(1)
             init = (eps * torch.log(v[p, at] / b) + sigma[p]).nan_to_num(0.0, 0.0, 0.0)
@@ -259,7 +231,7 @@ class SharedKernelEngine(TorchEngine):
         return value, 0.5 * error * (spread[:, None, None] + osc)
 
     def apply(self, v: Tensor, active: Tensor) -> Tensor:
-        """`P v`: as said in the base class."""
+        """`P v`: see the base class."""
         out = self._zeros()
         weighted = self.gibbs * v
         for block in self._blocks(active):
@@ -269,7 +241,7 @@ class SharedKernelEngine(TorchEngine):
         return out.masked_fill_(~self.real, 0.0)
 
     def apply_transpose(self, v: Tensor, active: Tensor) -> Tensor:
-        """`P^T v`: as said in the base class."""
+        """`P^T v`: see the base class."""
         out = self._zeros()
         v = v.masked_fill(~self.real, 0.0)
         for block in self._blocks(active):
@@ -325,11 +297,12 @@ class SharedKernelEngine(TorchEngine):
         return _entries(total, pattern, self.rows_y)
 
     def coupling(self, p: int, i: int, j: int) -> Tensor:
+        """The plan of one problem: see the base class."""
         return self.u[p, i, j].unsqueeze(1) * self.gibbs[p] * self.v[p, i, j]
 
 
 def _laws(rows: Rows) -> Tensor:
-    """Dense rows that sum to one; padded rows get a unit mass, so that nothing is divided by zero (it is masked later)."""
+    """Dense rows that sum to one; padded rows get a unit mass, so that nothing is divided by zero."""
     laws = rows.to_dense()
     laws[..., 0] += rows.degrees == 0
     return laws / laws.sum(dim=2, keepdim=True)
@@ -346,74 +319,3 @@ def _entries(total: Tensor, pattern: Rows | None, rows: Rows) -> Tensor:
         return total[chain, row, pattern.indices]
     real = torch.arange(rows.num_states, device=total.device) < rows.sizes.unsqueeze(1)
     return total.masked_fill(~(real.unsqueeze(2) & real.unsqueeze(1)), 0.0)
-
-
-def _begin(a: Tensor, b: Tensor, v: Tensor) -> _State:
-    shape = v.shape[:2]
-    index = torch.arange(shape[1], device=v.device).expand(shape)
-    false = torch.zeros(shape, dtype=torch.bool, device=v.device)
-    error = torch.full(shape, torch.inf, dtype=torch.float64, device=v.device)
-    return _State(index, a, b, v, error, v, false, false, false)
-
-
-def _put(store: Tensor, index: Tensor, values: Tensor) -> None:
-    store.scatter_(1, index.unsqueeze(2).expand_as(values), values)
-
-
-def _evaluate(state: _State, gibbs: Tensor) -> _Point:
-    through = state.v @ gibbs.mT
-    u = state.a / through
-    arriving = u @ gibbs
-    columns = state.v * arriving
-    return _Point(u, arriving, through, columns, (state.b - columns).abs_().sum(dim=2))
-
-
-def _accept(state: _State, point: _Point, target: Tensor, had_newton: bool) -> None:
-    """Judge the point, and let Sinkhorn's step be next. Newton's is only accepted if the marginal error falls."""
-    accepted = ~state.newton | (point.error < state.error)
-    rate = torch.where(state.newton, 0.0, point.error / state.error)
-    state.error = torch.where(accepted, point.error, state.error)
-    state.done = accepted & (point.error <= target)
-    left = torch.log(target / state.error) / torch.log(rate)
-    state.slow = ~state.done & accepted & (state.slow | (left > SLOW) | (rate >= 1))
-    sinkhorn = state.b / point.arriving
-    state.rescue = torch.where(accepted.unsqueeze(2), sinkhorn, state.rescue) if had_newton else sinkhorn
-    state.v = torch.where(state.done.unsqueeze(2), state.v, state.rescue)
-    state.newton = torch.zeros_like(state.newton)
-
-
-def _count(state: _State) -> tuple[int, int, int]:
-    """Problems that are left, those of them that are slow, and the most that one item has left: one synchronisation."""
-    left = (~state.done).sum(dim=1)
-    left_all, slow, most = torch.stack([left.sum(), state.slow.sum(), left.amax()]).tolist()
-    return left_all, slow, most
-
-
-def _newton(state: _State, point: _Point, v: Tensor, gibbs: Tensor) -> None:
-    """Let the next step of the slow problems be Newton's: `(diag(c + kappa |r|) - P^T diag(1/a) P) d = r = b - c`.
-
-    Conjugate gradients, preconditioned by the diagonal; `P x = U * ((V x) G^T)` and `a = U * (V G^T)`.
-    """
-    residual = state.b - point.columns
-    diagonal = (point.columns + DAMPING * residual.abs()).clamp_min(TINY)
-    solution = torch.zeros_like(residual)
-    direction = residual / diagonal
-    power = (residual * direction).sum(dim=2, keepdim=True)
-    enough = FORCING**2 * power
-    for _ in range(CONJUGATE_STEPS):
-        image = ((v * direction) @ gibbs.mT) / point.through
-        image = diagonal * direction - v * ((point.u * image) @ gibbs)
-        curvature = (direction * image).sum(dim=2, keepdim=True)
-        moving = (power > enough) & (curvature > 0) & state.slow.unsqueeze(2)
-        if not bool(moving.any()):
-            break
-        length = torch.where(moving, power / curvature, 0.0)
-        solution += length * direction
-        residual = residual - length * image
-        scaled = residual / diagonal
-        fresh = (residual * scaled).sum(dim=2, keepdim=True)
-        direction = torch.where(moving, scaled + (fresh / power) * direction, direction)
-        power = torch.where(moving, fresh, power)
-    trial = v * torch.exp(solution.clamp(-1 / DAMPING, 1 / DAMPING))
-    state.v = torch.where(state.slow.unsqueeze(2), trial, state.v)
-    state.newton = state.slow

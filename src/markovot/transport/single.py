@@ -47,11 +47,11 @@ def _compiled(
     lower, upper = torch.zeros_like(epsilon), torch.zeros_like(epsilon)
     count = torch.zeros(num, dtype=torch.int64)
     first = np.arange(0, num, LANES)
-    arrays = [
-        tensor.detach().contiguous().numpy() for tensor in (a, b, cost, epsilon, gap)
-    ] + [tensor.numpy() for tensor in (g, f, lower, upper, count)]
+    problems = tuple(tensor.detach().contiguous().numpy() for tensor in (a, b, cost))
+    wanted = epsilon.contiguous().numpy(), gap.contiguous().numpy()
+    found = tuple(tensor.numpy() for tensor in (g, f, lower, upper, count))
     run(
-        lambda tasks: kernels_single.solve_problems(tasks, *arrays),
+        lambda tasks: kernels_single.solve_problems(tasks, problems, wanted, *found),
         np.stack([first, np.minimum(first + LANES, num)], axis=1),
         np.full(first.size, 20 * LANES * a.shape[1] * b.shape[1]),
     )

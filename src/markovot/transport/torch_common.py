@@ -9,13 +9,15 @@ from torch import Tensor
 from markovot.linear import Linear, bicgstab
 from markovot.transport.rows import Rows
 
-# Upper limit of temporary memory: a few tensors of this many bytes live at once, whatever the size of the problem.
+# Temporary memory: about ten tensors of at most this many bytes live at once, whatever the size of the
+# problem. Accelerators need larger pieces to be kept busy.
 CHUNK_BYTES = 2**25
+ACCELERATOR_CHUNK_BYTES = 2**28
 
 
 @dataclass(frozen=True)
 class PaddedRows:
-    """Supports and weights of all rows, padded to one width; rows are normalised (float32 rows sum to one roughly)."""
+    """Supports and weights of all rows, padded to one width; the weights of a row sum to one exactly."""
 
     indices: Tensor  # int64 (B, n, d), 0 where padded
     weights: Tensor  # float64 (B, n, d), 0 where padded
@@ -24,6 +26,7 @@ class PaddedRows:
 
 
 def pad_rows(rows: Rows) -> PaddedRows:
+    """Pad all rows to the largest degree."""
     degrees = rows.degrees
     batch, n = degrees.shape
     width = max(int(degrees.max()) if degrees.numel() else 0, 1)
@@ -47,62 +50,85 @@ def ranges(count: int, size: int) -> Iterator[tuple[int, int]]:
 class TorchEngine:
     """All local transport problems of a Bellman operator, on one torch device, in float64.
 
-    Item p couples chain `pair_x[p]` of `rows_x` with chain `pair_y[p]` of `rows_y`; its problem (i, j) has row i of the
-    one and row j of the other as marginals, and the item's cost on their supports.
+    Item p couples chain `pair_x[p]` of `rows_x` with chain `pair_y[p]` of `rows_y`; its problem (i, j) has
+    row i of the one and row j of the other as marginals, and the item's cost on their supports.
     """
+
+    solves_whole = False
+
+    def warm_start(self, other: object) -> None:
+        """Nothing: here a first cost that is nearly right saves sweeps, and old potentials save little in each."""
 
     def __init__(self, rows_x: Rows, rows_y: Rows, pair_x: Tensor, pair_y: Tensor, epsilon: Tensor) -> None:
         self.rows_x, self.rows_y = rows_x, rows_y
         self.pair_x, self.pair_y = pair_x, pair_y
         self.epsilon = epsilon.to(torch.float64)
+        self.swept = False
         self.n, self.m = rows_x.num_states, rows_y.num_states
         self.shape = (len(pair_x), self.n, self.m)
         self.device = epsilon.device
+        self.chunk_bytes = CHUNK_BYTES if self.device.type == "cpu" else ACCELERATOR_CHUNK_BYTES
         real_x = torch.arange(self.n, device=self.device) < rows_x.sizes[pair_x].unsqueeze(1)
         real_y = torch.arange(self.m, device=self.device) < rows_y.sizes[pair_y].unsqueeze(1)
         self.real = real_x.unsqueeze(2) & real_y.unsqueeze(1)  # (P, n, m)
-        self.cost = torch.zeros(self.shape, dtype=torch.float64, device=self.device)  # of each item's last sweep
+        self.cost = torch.zeros(
+            self.shape, dtype=torch.float64, device=self.device
+        )  # of each item's last sweep
 
     def _adopt(self, cost: Tensor, active: Tensor) -> Tensor:
-        """Keep the cost of the items that are swept now, but not what stands at padding; by what range it changed, (P,)."""
+        """Keep the cost of the items that are swept now, without padding. Returns the range of the change."""
         old = self.cost
         self.cost = torch.where(active[:, None, None] & self.real, cost, old)
         return self._range(self.cost - old)
 
     def _range(self, values: Tensor) -> Tensor:
-        """max - min over the real entries, (P,)."""
+        """Max - min over the real entries, (P,)."""
         high = values.masked_fill(~self.real, -torch.inf).flatten(1).amax(dim=1)
         return high - values.masked_fill(~self.real, torch.inf).flatten(1).amin(dim=1)
 
     def _zeros(self) -> Tensor:
         return torch.zeros(self.shape, dtype=torch.float64, device=self.device)
 
+    def _apply_independent(self, v: Tensor, active: Tensor) -> Tensor:
+        """`P v` for the independent couplings, `A v B^T`: the plans before the first sweep."""
+        return self.rows_x.to_dense()[self.pair_x] @ v @ self.rows_y.to_dense()[self.pair_y].mT
+
     def apply(self, v: Tensor, active: Tensor) -> Tensor:
-        """`(P v)_ij = sum_kl pi_ij^kl v_kl` for the active items, with the plans of the last sweep; 0 elsewhere."""
+        """`(P v)_ij = sum_kl pi_ij^kl v_kl` for the active items, by the plans of the last sweep; else 0."""
         raise NotImplementedError
 
     def apply_transpose(self, v: Tensor, active: Tensor) -> Tensor:
-        """`(P^T v)_kl = sum_ij pi_ij^kl v_ij` for the active items; 0 elsewhere."""
+        """`(P^T v)_kl = sum_ij pi_ij^kl v_ij` for the active items; else 0."""
         raise NotImplementedError
 
     def solve(
-        self, rhs: Tensor, discount: Tensor, tolerance: Tensor, active: Tensor, *, transpose: bool, max_iter: int
+        self,
+        rhs: Tensor,
+        discount: Tensor,
+        tolerance: Tensor,
+        active: Tensor,
+        *,
+        transpose: bool,
+        max_iter: int,
     ) -> Linear:
-        """Solve `(I - (1 - delta) P) x = rhs`, or its transpose, to a residual norm of at most `tolerance`."""
+        """Solve `(I - (1 - delta) P) x = rhs`, or its transpose, to a residual of at most `tolerance`."""
         product = self.apply_transpose if transpose else self.apply
+        if not self.swept:
+            product = self._apply_independent
         return bicgstab(product, rhs, discount, tolerance, active, transpose=transpose, max_iter=max_iter)
 
     def coupling(self, p: int, i: int, j: int) -> Tensor:
         """The coupling of problem (p, i, j) as a dense (n, m) matrix; its row sums are exact."""
         raise NotImplementedError
 
-    def couplings(self, p: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The transition coupling of item p: row `i*m+j`, column `k*m+l`, and value of each positive entry."""
-        size_x, size_y = int(self.rows_x.sizes[self.pair_x[p]]), int(self.rows_y.sizes[self.pair_y[p]])
+    def couplings(self, item: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The transition coupling of an item: row `i*m+j`, column `k*m+l`, value of each positive entry."""
+        size_x = int(self.rows_x.sizes[self.pair_x[item]])
+        size_y = int(self.rows_y.sizes[self.pair_y[item]])
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
         for i in range(size_x):
             for j in range(size_y):
-                plan = self.coupling(p, i, j).reshape(-1)
+                plan = self.coupling(item, i, j).reshape(-1)
                 columns = plan.nonzero().squeeze(1)
                 parts.append((torch.full_like(columns, i * self.m + j), columns, plan[columns]))
         rows, columns, values = (torch.cat(part) for part in zip(*parts, strict=True))

@@ -1,0 +1,112 @@
+"""Compiled policy iteration, one item from start to end: the loop of `fixed_point.py` for small chains.
+
+For a pair of molecules the calls from Python that the loop makes would take longer than all its arithmetic.
+"""
+
+from collections import namedtuple
+
+import numpy as np
+
+from markovot.transport.compiling import helper, kernel
+from markovot.transport.forcing import (
+    FINAL_SHARE,
+    FORCING,
+    LOCAL_FORCING,
+    LOCAL_SHARE,
+    PATIENCE,
+    POLISH,
+    PROGRESS,
+    START_SHARE,
+)
+from markovot.transport.kernels import INDEPENDENT, make_scratch, sweep_rows
+from markovot.transport.kernels_linear import make_vectors, solve_item
+from markovot.transport.simd import LANES
+
+# What an item is, and how accurately it is wanted (arrays over the items; ground is flat).
+Problem = namedtuple("Problem", "ground discount tolerance scale mode warmth")
+# What comes out: C, T(C), T(C) - C and the local bounds (flat), the enclosure, sweeps, the norm of the last residual.
+Result = namedtuple("Result", "cost base residual lower upper low high num_iter")
+
+
+@helper
+def _enclose(batch, p, problem, result):
+    """Write T(C) and T(C) - C; returns the enclosure's low and high, and the largest residual."""
+    items, lanes = batch.items, batch.lanes
+    delta = problem.discount[p]
+    low, high, spread, largest = np.inf, -np.inf, 0.0, 0.0
+    y = items.y[p]
+    for i in range(items.rows[p]):
+        base = p * items.size + i * items.stride
+        for group in range(lanes.groups[y], lanes.groups[y + 1]):
+            for t in range(lanes.count[group]):
+                e = base + lanes.states[group * LANES + t]
+                result.base[e] = delta * problem.ground[e] + (1.0 - delta) * result.lower[e]
+                r = result.base[e] - result.cost[e]
+                result.residual[e] = r
+                low, high = min(low, r), max(high, r)
+                largest = max(largest, abs(r))
+                spread = max(spread, result.upper[e] - result.lower[e])
+    spread *= 1.0 - delta
+    weight = (1.0 - delta) / delta
+    return weight * low, weight * (high + spread) + spread, largest
+
+
+@helper
+def _span(x):
+    """Range of the entries, zero included: padding counts, and can only widen it."""
+    low, high = 0.0, 0.0
+    for e in range(x.size):
+        low, high = min(low, x[e]), max(high, x[e])
+    return high - low
+
+
+@kernel
+def policy_iteration(tasks, batch, problem, result, cold, polish, max_iter, steps):
+    """Run every item of `tasks[:, 0]` to its tolerance; `result.cost` holds first costs unless `cold`.
+
+    `steps` are the most iterations of the first and the other linear systems (arguments, since numba would compile their
+    solver anew for each constant).
+    """
+    size = batch.items.size
+    work, step = make_vectors(size), np.empty(size)
+    scratch = make_scratch(batch)
+    transpose = max_iter < 0  # never
+    bounds = (result.lower, result.upper)
+    for t in range(tasks.shape[0]):
+        p = tasks[t, 0]
+        rows = (tasks[t, 1], tasks[t, 2])
+        part = slice(p * size, (p + 1) * size)
+        delta, scale, tolerance = problem.discount[p], problem.scale[p], problem.tolerance[p]
+        cost = result.cost[part]
+        warmth = problem.warmth[p]
+        if cold:
+            batch.items.mode[p] = INDEPENDENT
+            rhs = delta * problem.ground[part]
+            limit = START_SHARE * delta * scale
+            solve_item(batch, p, delta, transpose, result.cost, rhs, cost, limit, steps[0], work)
+        batch.items.mode[p] = problem.mode[p]
+        goal = delta * tolerance
+        gap = max(LOCAL_SHARE * goal, LOCAL_FORCING * scale)
+        met, polished, stale, best = False, not polish, 0, np.inf
+        while True:
+            sweep_rows(batch, p, rows, result.cost, gap, warmth, bounds, scratch)
+            low, high, largest = _enclose(batch, p, problem, result)
+            result.low[p], result.high[p] = low, high
+            result.num_iter[p] += 1
+            radius = 0.5 * (high - low)
+            stale = 0 if radius < PROGRESS * best else stale + 1
+            best = min(best, radius)
+            polished = polished or met
+            met = met or radius <= tolerance
+            if (met and polished) or result.num_iter[p] >= max_iter or stale >= PATIENCE or not np.isfinite(radius):
+                break
+            share = POLISH if met else 1.0
+            forcing = max((POLISH if met else FINAL_SHARE) * goal, FORCING * largest)
+            step[:] = 0.0
+            solve_item(
+                batch, p, delta, transpose, result.cost, result.residual[part], step, forcing, steps[1], work
+            )
+            warmth = _span(step)
+            for e in range(size):
+                cost[e] += step[e]
+            gap = max(share * LOCAL_SHARE * goal, LOCAL_FORCING * largest * delta)
