@@ -50,9 +50,7 @@ def ours(row: Row, tasks: list[Task]) -> dict[str, object]:
     rounds = []
     for _ in range(row.repeats):
         solutions.clear()
-        rounds.append(
-            timed(lambda: solutions.extend(map(forward, tasks, pairs, (task.cost for task in tasks))))
-        )
+        rounds.append(timed(lambda: solutions.extend(map(forward, tasks, pairs, (task.cost for task in tasks)))))
     forward_peak = peak()
     backward, with_grad = gradients(tasks[:50], max(1, row.repeats - 2))
     count = len(tasks)

@@ -140,7 +140,8 @@ def table(results: dict[str, dict[str, Any]], start: dict[str, float], about: di
         f"{took['cold']} with a cold compile cache (one call of each kind: {took['cold_all']}), "
         f"and {took['warm']} ({took['warm_all']}) in later processes.",
         "",
-        "The rival runs once, with its default settings. Ours is the median of repeats. "
+        "The rival runs once, with its default settings, which leave it the error shown. Ours is the median of "
+        "repeats; backward gives the gradients in the cost, both transitions and both laws. "
         + ", ".join(f"{name} {value}" for name, value in about.items())
         + ".",
     ]

@@ -179,9 +179,7 @@ def dual_transport(a: Array, b: Array, cost: Array, epsilon: float, start: Array
             g = np.append(result.x, 0.0)
     # Extend to the states without mass, where the potentials are soft c-transforms.
     f = -epsilon * _log_sum_exp(g[None, :] / epsilon + log_b - cost[:, cols] / epsilon, 1)
-    g = -epsilon * _log_sum_exp(
-        f[rows][:, None] / epsilon + np.log(weight_a)[:, None] - cost[rows] / epsilon, 0
-    )
+    g = -epsilon * _log_sum_exp(f[rows][:, None] / epsilon + np.log(weight_a)[:, None] - cost[rows] / epsilon, 0)
     return _finish(a, b, cost, epsilon, f, g)
 
 
@@ -242,12 +240,8 @@ def entropic(problem: Problem, method: str = "sinkhorn", tolerance: float = 1e-1
         step = np.linalg.solve(dense_operator(problem, local.plan), residual.ravel())
         cost_to_go, g = cost_to_go + step.reshape(cost_to_go.shape), local.g
     else:
-        raise AssertionError(
-            f"the oracle's fixed point did not converge: residual {np.abs(residual).max():.1e}"
-        )
-    outer = (sinkhorn if method == "sinkhorn" else dual_transport)(
-        problem.nu, problem.mu, cost_to_go, problem.epsilon
-    )
+        raise AssertionError(f"the oracle's fixed point did not converge: residual {np.abs(residual).max():.1e}")
+    outer = (sinkhorn if method == "sinkhorn" else dual_transport)(problem.nu, problem.mu, cost_to_go, problem.epsilon)
     return Answer(float(outer.value), cost_to_go, local, outer)
 
 
@@ -370,10 +364,6 @@ def numerical_gradient(
 
     Central, or from x onwards only (`one_sided`) where x lies on the boundary of the simplex.
     """
-    points, weights = (
-        ((-2, -1, 1, 2), (1, -8, 8, -1)) if not one_sided else (range(5), (-25, 48, -36, 16, -3))
-    )
-    values = [
-        weight * fn(x + point * step * direction) for point, weight in zip(points, weights, strict=True)
-    ]
+    points, weights = ((-2, -1, 1, 2), (1, -8, 8, -1)) if not one_sided else (range(5), (-25, 48, -36, 16, -3))
+    values = [weight * fn(x + point * step * direction) for point, weight in zip(points, weights, strict=True)]
     return sum(values) / (12 * step)

@@ -33,9 +33,7 @@ def chain(transition: Tensor, initial: Tensor | str, layout: str = "dense") -> M
     """
     if layout == "sparse":
         where = transition.detach().nonzero(as_tuple=True)
-        rows = torch.sparse_coo_tensor(
-            torch.stack(where), transition[where], transition.shape, is_coalesced=True
-        )
+        rows = torch.sparse_coo_tensor(torch.stack(where), transition[where], transition.shape, is_coalesced=True)
         return MarkovChain.from_transitions(rows, initial=initial)
     return MarkovChain.from_transitions(transition, initial=initial)
 
@@ -44,14 +42,10 @@ def solve_tensors(inputs: dict[str, Any], layouts: Sequence[str] = DENSE, **opti
     """`discounted_wl` of the tensors A, B, D, nu, mu, delta, epsilon; a law may be "stationary"."""
     x = chain(inputs["A"], inputs["nu"], layouts[0])
     y = chain(inputs["B"], inputs["mu"], layouts[1])
-    return markovot.discounted_wl(
-        x, y, inputs["D"], delta=inputs["delta"], epsilon=inputs["epsilon"], **options
-    )
+    return markovot.discounted_wl(x, y, inputs["D"], delta=inputs["delta"], epsilon=inputs["epsilon"], **options)
 
 
-def solve(
-    problem: Problem, layouts: Sequence[str] = DENSE, *, rtol: float = 1e-10, **options: Any
-) -> Solution:
+def solve(problem: Problem, layouts: Sequence[str] = DENSE, *, rtol: float = 1e-10, **options: Any) -> Solution:
     """`discounted_wl` of a problem, by policy iteration to `rtol` unless a solver is given."""
     options.setdefault("solver", PolicyIteration(rtol=rtol))
     return solve_tensors(problem.tensors(), layouts, **options)

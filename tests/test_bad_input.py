@@ -218,9 +218,7 @@ def test_bad_transport(name: str) -> None:
     good: dict[str, Any] = {"a": law(2), "b": law(3), "cost": torch.ones(2, 3).double(), "epsilon": 0.1}
     arguments = good | change
     with pytest.raises(error, match=message):
-        markovot.transport_cost(
-            arguments["a"], arguments["b"], arguments["cost"], epsilon=arguments["epsilon"]
-        )
+        markovot.transport_cost(arguments["a"], arguments["b"], arguments["cost"], epsilon=arguments["epsilon"])
 
 
 def test_bad_stationary_distribution() -> None:

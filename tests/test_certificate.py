@@ -42,17 +42,13 @@ def assert_holds(found: Enclosure, truth: Array) -> None:
 @every_layout
 @every_engine
 @pytest.mark.parametrize("gap", [10.0, 1e-1, 1e-3, 1e-12])
-def test_enclosure_holds_the_fixed_point(
-    gap: float, engine: type, layouts: tuple[str, str], delta: float
-) -> None:
+def test_enclosure_holds_the_fixed_point(gap: float, engine: type, layouts: tuple[str, str], delta: float) -> None:
     problem = a_problem(layouts, delta)
     truth = entropic(problem).cost_to_go
     rng = np.random.default_rng(2)
     active, gaps = torch.ones(1, dtype=torch.bool), torch.tensor([gap], dtype=torch.float64)
     for start in (truth + rng.normal(size=truth.shape), np.zeros_like(truth)):
-        assert_holds(
-            bellman(problem, layouts, engine).enclose(torch.tensor(start)[None], gaps, active), truth
-        )
+        assert_holds(bellman(problem, layouts, engine).enclose(torch.tensor(start)[None], gaps, active), truth)
     # At C* itself the residual is nothing but the error of the local problems.
     found = bellman(problem, layouts, engine).enclose(torch.tensor(truth)[None], gaps, active)
     assert_holds(found, truth)

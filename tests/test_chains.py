@@ -102,9 +102,7 @@ def test_gradients_reach_the_users_tensor(layout: str) -> None:
         leaf = (values * torch.tensor([1, 0.5, 1, 1, 1]))[order].requires_grad_()
         chain = as_chain(torch.sparse_coo_tensor(places[:, order], leaf, (3, 3)))
     else:
-        leaf = {"dense": ROWS.clone, "csr": ROWS.to_sparse_csr, "coo": ROWS.to_sparse}[
-            layout
-        ]().requires_grad_()
+        leaf = {"dense": ROWS.clone, "csr": ROWS.to_sparse_csr, "coo": ROWS.to_sparse}[layout]().requires_grad_()
         chain = as_chain(leaf)
     weights = torch.arange(9).double().view(3, 3) + 1
     (dense(chain) * weights).sum().backward()
@@ -143,9 +141,7 @@ def test_rows_of_a_dense_batch() -> None:
 def test_inputs_are_neither_copied_nor_changed() -> None:
     rows = ROWS.clone()
     assert MarkovChain.from_transitions(rows).transition is rows
-    matrix = scipy.sparse.csr_array(
-        (np.array([0.5, 0.5, 1.0]), np.array([1, 1, 0]), np.array([0, 2, 3])), shape=(2, 2)
-    )
+    matrix = scipy.sparse.csr_array((np.array([0.5, 0.5, 1.0]), np.array([1, 1, 0]), np.array([0, 2, 3])), shape=(2, 2))
     assert dense(as_chain(matrix)).tolist() == [[0, 1], [1, 0]]  # repeated entries are summed
     assert matrix.nnz == 3
     frozen = ROWS.numpy().copy()
@@ -526,9 +522,7 @@ def test_bad_trajectories(arguments: dict[str, Any], error: type[Exception], mes
 
 
 # --- stack
-@pytest.mark.parametrize(
-    "layouts", [("dense", "dense", "dense"), ("csr", "csr", "csr"), ("csr", "dense", "csr")]
-)
+@pytest.mark.parametrize("layouts", [("dense", "dense", "dense"), ("csr", "csr", "csr"), ("csr", "dense", "csr")])
 def test_stack_pads_and_unstacks(layouts: tuple[str, ...]) -> None:
     leaves, chains = [], []
     for n, layout in zip((2, 4, 1), layouts, strict=True):
@@ -537,9 +531,7 @@ def test_stack_pads_and_unstacks(layouts: tuple[str, ...]) -> None:
         leaf = (rows if layout == "dense" else rows.to_sparse_csr()).requires_grad_()
         leaves.append(leaf)
         chains.append(
-            MarkovChain.from_transitions(
-                leaf, initial="uniform", features=torch.arange(n), state_names=range(n)
-            )
+            MarkovChain.from_transitions(leaf, initial="uniform", features=torch.arange(n), state_names=range(n))
         )
     batch = MarkovChain.stack(chains)
     assert batch.is_sparse is all(layout == "csr" for layout in layouts)
@@ -605,9 +597,7 @@ def test_bad_stacks() -> None:
 @pytest.mark.parametrize("layout", ["dense", "csr"])
 def test_to_and_detach(layout: str) -> None:
     leaf = (ROWS.clone() if layout == "dense" else ROWS.to_sparse_csr()).requires_grad_()
-    chain = MarkovChain.from_transitions(
-        leaf, initial=torch.tensor([1.0, 0, 0]).double(), features=torch.arange(3)
-    )
+    chain = MarkovChain.from_transitions(leaf, initial=torch.tensor([1.0, 0, 0]).double(), features=torch.arange(3))
     single = chain.to(torch.float32)
     assert (single.dtype, single.initial.dtype, single.features.dtype) == (
         torch.float32,
@@ -630,8 +620,7 @@ def test_what_a_chain_says_of_itself() -> None:
     assert repr(uniform(1)) == "MarkovChain(1 state, dense, initial law stationary, float64, cpu)"
     chain = MarkovChain.from_networkx(featured(["a", "b"]), features="f")
     assert (
-        repr(chain)
-        == "MarkovChain(2 states, sparse with 2 entries, initial law uniform, features (2,), float64, cpu)"
+        repr(chain) == "MarkovChain(2 states, sparse with 2 entries, initial law uniform, features (2,), float64, cpu)"
     )
     assert "batch (2,) of up to 2 states" in repr(MarkovChain.stack([chain, chain]))
     assert "batch (4,) of 3 states" in repr(as_chain(ROWS.expand(4, 3, 3)))

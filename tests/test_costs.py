@@ -199,9 +199,7 @@ def test_bad_costs(cost: Any, error: type[Exception], message: str) -> None:
 
 def test_chains_that_do_not_fit_together() -> None:
     two, three = chain(2, points(2, 2)), chain(2, points(2, 3))
-    with pytest.raises(
-        ValueError, match=r"x have shape \(2, 2\), those of y \(2, 3\).*same number of components"
-    ):
+    with pytest.raises(ValueError, match=r"x have shape \(2, 2\), those of y \(2, 3\).*same number of components"):
         resolve_cost(costs.Euclidean(), two, three)
     with pytest.raises(ValueError, match="chain y has no features"):
         resolve_cost(costs.Euclidean(), two, chain(2))

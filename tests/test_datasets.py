@@ -29,9 +29,7 @@ def test_counts_are_the_published_ones(mutag):
 def test_labels_are_atoms_and_bonds(mutag):
     atoms = Counter(mutag.label_names[label] for chain in mutag.chains for label in chain.features.tolist())
     assert atoms == {"C": 2395, "N": 345, "O": 593, "F": 12, "I": 1, "Cl": 23, "Br": 2}
-    bonds = Counter(
-        mutag.edge_label_names[label] for labels in mutag.edge_labels for label in labels.tolist()
-    )
+    bonds = Counter(mutag.edge_label_names[label] for labels in mutag.edge_labels for label in labels.tolist())
     assert bonds == {"aromatic": 2354, "single": 1004, "double": 362, "triple": 1}
     assert all(chain.features.dtype == torch.int64 for chain in mutag.chains)
 
@@ -55,9 +53,7 @@ def test_a_chain_is_the_lazy_walk_along_the_bonds(laziness):
         walk = torch.zeros(size, size, dtype=torch.float64)
         for i, j in edges.tolist():
             walk[i, j] = walk[j, i] = 1.0
-        walk = laziness * torch.eye(size, dtype=torch.float64) + (1 - laziness) * walk / walk.sum(
-            1, keepdim=True
-        )
+        walk = laziness * torch.eye(size, dtype=torch.float64) + (1 - laziness) * walk / walk.sum(1, keepdim=True)
         assert chain.is_sparse
         assert chain.dtype == torch.float64
         torch.testing.assert_close(chain.to_dense().transition, walk, rtol=0, atol=1e-15)

@@ -40,9 +40,7 @@ def assert_certified(problem: Problem, found: markovot.Solution, rtol: float, tr
     """The true error is within the stated bound, and the stated bound within the request."""
     assert found.status is Status.CONVERGED
     bound = found.error_bound.item()
-    assert abs(found.value.item() - truth) <= bound + ORACLE, (
-        f"{found.value.item()} is not {truth} +- {bound}"
-    )
+    assert abs(found.value.item() - truth) <= bound + ORACLE, f"{found.value.item()} is not {truth} +- {bound}"
     assert 0 <= bound <= rtol * cost_range(problem)
 
 
@@ -58,9 +56,7 @@ def test_error_is_within_the_bound_and_the_bound_within_rtol(
     found = solve(problem, layouts, rtol=rtol)
     assert_certified(problem, found, rtol, truth.value)
     # The bound is for the distance; each entry of the cost to go is known about as well.
-    np.testing.assert_allclose(
-        found.cost_to_go, truth.cost_to_go, atol=4 * rtol * cost_range(problem) + ORACLE
-    )
+    np.testing.assert_allclose(found.cost_to_go, truth.cost_to_go, atol=4 * rtol * cost_range(problem) + ORACLE)
     assert found.value.dtype == torch.float64
     assert found.value.shape == ()
 
@@ -110,9 +106,7 @@ def test_units_of_the_cost_do_not_matter(scale: float) -> None:
     problem = random_problem(4, delta=0.2, epsilon=0.05)
     scaled = replace(problem, D=scale * problem.D, epsilon=scale * problem.epsilon)
     found = solve(scaled, rtol=1e-9)
-    assert (
-        abs(found.value.item() / scale - entropic(problem).value) <= found.error_bound.item() / scale + ORACLE
-    )
+    assert abs(found.value.item() / scale - entropic(problem).value) <= found.error_bound.item() / scale + ORACLE
     assert found.error_bound.item() <= 1e-9 * scale
 
 
@@ -120,9 +114,7 @@ def test_units_of_the_cost_do_not_matter(scale: float) -> None:
 def test_a_constant_in_the_cost_is_a_constant_in_the_distance(shift: float) -> None:
     problem = random_problem(5, delta=0.2, epsilon=0.05)
     found = solve(replace(problem, D=problem.D + shift), rtol=1e-9)
-    assert (
-        abs(found.value.item() - shift - entropic(problem).value) <= found.error_bound.item() + 100 * ORACLE
-    )
+    assert abs(found.value.item() - shift - entropic(problem).value) <= found.error_bound.item() + 100 * ORACLE
 
 
 @pytest.mark.parametrize("layouts", [DENSE, SPARSE, MIXED])
@@ -181,10 +173,7 @@ def test_default_initial_law_of_a_tensor_is_stationary() -> None:
 def test_default_tolerance_is_one_in_ten_thousand_of_the_range() -> None:
     problem = random_problem(12, delta=0.05, epsilon=0.01)
     inputs = problem.tensors()
-    x, y = (
-        MarkovChain.from_transitions(inputs[rows], initial=inputs[law])
-        for rows, law in (("A", "nu"), ("B", "mu"))
-    )
+    x, y = (MarkovChain.from_transitions(inputs[rows], initial=inputs[law]) for rows, law in (("A", "nu"), ("B", "mu")))
     assert_certified(
         problem,
         markovot.discounted_wl(x, y, inputs["D"], delta=0.05, epsilon=0.01),
@@ -201,9 +190,7 @@ def test_single_precision_in_and_out_with_an_honest_bound(layouts: tuple[str, st
     stated = {name: inputs[name].double().numpy() for name in ("A", "B", "D", "nu", "mu")}
     laws = {name: stated[name] / stated[name].sum(-1, keepdims=True) for name in ("A", "B", "nu", "mu")}
     rounded = Problem(**(stated | laws), delta=0.1, epsilon=0.02)
-    found = solve_tensors(
-        inputs | {"delta": 0.1, "epsilon": 0.02}, layouts, solver=PolicyIteration(rtol=1e-5)
-    )
+    found = solve_tensors(inputs | {"delta": 0.1, "epsilon": 0.02}, layouts, solver=PolicyIteration(rtol=1e-5))
     assert found.value.dtype == found.error_bound.dtype == found.cost_to_go.dtype == torch.float32
     assert abs(found.value.item() - entropic(rounded).value) <= found.error_bound.item()
     assert found.error_bound.item() <= 1e-5 * cost_range(problem) + 1e-6
@@ -211,9 +198,7 @@ def test_single_precision_in_and_out_with_an_honest_bound(layouts: tuple[str, st
 
 @pytest.mark.parametrize("layouts", [DENSE, SPARSE, MIXED])
 def test_batch_dimensions_broadcast(layouts: tuple[str, str]) -> None:
-    problems = [
-        random_problem(seed, 4, 3, degrees=(2, None), delta=0.2, epsilon=0.1) for seed in (20, 21, 22)
-    ]
+    problems = [random_problem(seed, 4, 3, degrees=(2, None), delta=0.2, epsilon=0.1) for seed in (20, 21, 22)]
     x = MarkovChain.stack([_chain(problem.A, problem.nu, layouts[0]) for problem in problems])
     y = _chain(problems[0].B, problems[0].mu, layouts[1])
     cost = torch.stack([torch.tensor(problem.D) for problem in problems[:2]])[:, None]
@@ -224,10 +209,7 @@ def test_batch_dimensions_broadcast(layouts: tuple[str, str]) -> None:
     for i in range(2):
         for j in range(3):
             alone = replace(problems[0], A=problems[j].A, nu=problems[j].nu, D=problems[i].D)
-            assert (
-                abs(found.value[i, j].item() - entropic(alone).value)
-                <= found.error_bound[i, j].item() + ORACLE
-            )
+            assert abs(found.value[i, j].item() - entropic(alone).value) <= found.error_bound[i, j].item() + ORACLE
 
 
 def test_delta_and_epsilon_may_be_batches() -> None:
@@ -238,17 +220,12 @@ def test_delta_and_epsilon_may_be_batches() -> None:
         torch.tensor([0.05, 0.3, 2.0], dtype=torch.float64),
     )
     x, y = _chain(problem.A, problem.nu, "dense"), _chain(problem.B, problem.mu, "dense")
-    found = markovot.discounted_wl(
-        x, y, inputs["D"], delta=delta, epsilon=epsilon, solver=PolicyIteration(rtol=1e-8)
-    )
+    found = markovot.discounted_wl(x, y, inputs["D"], delta=delta, epsilon=epsilon, solver=PolicyIteration(rtol=1e-8))
     assert found.value.shape == (2, 3)
     for i in range(2):
         for j in range(3):
             alone = replace(problem, delta=delta[i, 0].item(), epsilon=epsilon[j].item())
-            assert (
-                abs(found.value[i, j].item() - entropic(alone).value)
-                <= found.error_bound[i, j].item() + ORACLE
-            )
+            assert abs(found.value[i, j].item() - entropic(alone).value) <= found.error_bound[i, j].item() + ORACLE
 
 
 def test_starting_from_a_previous_solution_keeps_the_answer() -> None:

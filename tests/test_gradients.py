@@ -55,9 +55,7 @@ def assert_same_gradient(
     if name in LAWS:
         found, expected = centred(found, mask), centred(expected, mask)
     scale = max(expected.abs().max().item(), 1e-3)
-    torch.testing.assert_close(
-        found / scale, expected / scale, rtol=0, atol=tol, msg=lambda text: f"{name}: {text}"
-    )
+    torch.testing.assert_close(found / scale, expected / scale, rtol=0, atol=tol, msg=lambda text: f"{name}: {text}")
 
 
 # --- through an unrolled loop
@@ -119,9 +117,7 @@ def test_all_gradients_equal_differences_of_the_oracle(case: str) -> None:
 
 @pytest.mark.parametrize(("delta", "epsilon"), [(0.02, 0.05), (0.1, 0.01), (0.2, 0.003), (0.9, 1.0)])
 @pytest.mark.parametrize("case", ["dense", "sparse", "mixed"])
-def test_gradients_equal_differences_of_the_value_in_hard_corners(
-    case: str, delta: float, epsilon: float
-) -> None:
+def test_gradients_equal_differences_of_the_value_in_hard_corners(case: str, delta: float, epsilon: float) -> None:
     # Small delta and epsilon, where unrolling is hopeless: differences of the package's certified value.
     problem, layouts = problem_of(case, delta=delta, epsilon=epsilon), CASES[case][1]
     found, masks, rng = gradients(problem, layouts), stored(problem, layouts), np.random.default_rng(4)
@@ -134,9 +130,7 @@ def test_gradients_equal_differences_of_the_value_in_hard_corners(
         )  # fmt: skip
         slope = (found[name].numpy() * direction).sum() / np.abs(direction).max()
         scale = (
-            float(found[name].abs().max())
-            if name not in LAWS
-            else float(centred(found[name], masks[name]).abs().max())
+            float(found[name].abs().max()) if name not in LAWS else float(centred(found[name], masks[name]).abs().max())
         )
         np.testing.assert_allclose(slope, expected, rtol=1e-6, atol=1e-6 * scale, err_msg=name)
 
@@ -183,9 +177,7 @@ def test_gradient_flows_through_the_stationary_law(layouts: tuple[str, str]) -> 
         for _ in range(3):
             direction = centred(rng.normal(size=rows.shape), rows > 0).numpy()
             expected = numerical_gradient(lambda x, name=name: value(**{name: x}), rows, direction, 1e-3)
-            np.testing.assert_allclose(
-                (found[name].numpy() * direction).sum(), expected, rtol=1e-6, err_msg=name
-            )
+            np.testing.assert_allclose((found[name].numpy() * direction).sum(), expected, rtol=1e-6, err_msg=name)
 
 
 def test_gradient_of_a_law_with_zeros_reaches_the_empty_states() -> None:
@@ -205,16 +197,12 @@ def test_gradient_of_a_law_with_zeros_reaches_the_empty_states() -> None:
 def test_gradients_of_a_broadcast_batch_are_sums_of_those_alone(layouts: tuple[str, str]) -> None:
     problems = [random_problem(seed, 4, 3, degrees=(2, 2), delta=0.3, epsilon=0.1) for seed in (8, 9)]
     weights = torch.tensor([[1.0, -2.0], [0.5, 3.0]], dtype=torch.float64)
-    leaves = [
-        {name: value.requires_grad_() for name, value in problem.tensors().items()} for problem in problems
-    ]
+    leaves = [{name: value.requires_grad_() for name, value in problem.tensors().items()} for problem in problems]
     x = MarkovChain.stack([chain(leaf["A"], leaf["nu"], layouts[0]) for leaf in leaves])
     y = chain(leaves[0]["B"], leaves[0]["mu"], layouts[1])
     cost = torch.stack([leaf["D"] for leaf in leaves])[:, None]
     delta, epsilon = leaves[0]["delta"], leaves[0]["epsilon"]
-    found = markovot.discounted_wl(
-        x, y, cost, delta=delta, epsilon=epsilon, solver=PolicyIteration(rtol=1e-11)
-    )
+    found = markovot.discounted_wl(x, y, cost, delta=delta, epsilon=epsilon, solver=PolicyIteration(rtol=1e-11))
     (weights * found.value).sum().backward()
 
     expected = {name: [torch.zeros_like(leaf[name]) for leaf in leaves] for name in FIELDS}
@@ -261,9 +249,7 @@ def test_gradient_of_a_transition_is_centred_and_zero_where_nothing_is_stored(
     problem = random_problem(15, 4, 4, degrees=(2, 2))
     found = gradients(problem, layouts, names=("A", "B"))
     for name in ("A", "B"):
-        torch.testing.assert_close(
-            found[name].sum(-1), torch.zeros(4, dtype=torch.float64), rtol=0, atol=1e-12
-        )
+        torch.testing.assert_close(found[name].sum(-1), torch.zeros(4, dtype=torch.float64), rtol=0, atol=1e-12)
         if layouts == SPARSE:
             assert (found[name].numpy()[getattr(problem, name) == 0] == 0).all()
 

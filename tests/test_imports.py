@@ -131,11 +131,7 @@ def test_no_import_cycles():
 
 def loaded_by(statement: str) -> set[str]:
     code = f"{statement}\nimport sys\nprint(*sorted(sys.modules))"
-    return set(
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.split()
-    )
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
 
 
 def test_import_is_light():
@@ -149,9 +145,7 @@ def test_import_is_light():
 @pytest.mark.parametrize("module", ["datasets", "plot", "demo", "pairwise"])
 def test_parts_are_light_too(module):
     extra = loaded_by(f"import torch, markovot.{module}") - loaded_by("import torch")
-    assert not {"scipy", "numba", "networkx", "matplotlib", "tqdm"} & {
-        name.partition(".")[0] for name in extra
-    }
+    assert not {"scipy", "numba", "networkx", "matplotlib", "tqdm"} & {name.partition(".")[0] for name in extra}
 
 
 def test_public_names_exist_and_are_documented():
@@ -165,11 +159,7 @@ def test_public_names_exist_and_are_documented():
             undocumented.append(name)
         for member, method in vars(thing).items() if inspect.isclass(thing) else ():
             method = getattr(method, "__func__", getattr(method, "fget", method))
-            if (
-                not member.startswith("_")
-                and inspect.isfunction(method)
-                and not (method.__doc__ or "").strip()
-            ):
+            if not member.startswith("_") and inspect.isfunction(method) and not (method.__doc__ or "").strip():
                 undocumented.append(f"{name}.{member}")
     assert undocumented == []
 
@@ -192,17 +182,13 @@ def test_no_function_has_more_than_ten_arguments(module):
 @pytest.mark.parametrize("module", ["", *MODULES])
 def test_files_are_short(module):
     path = MODULES.get(module, SOURCE / "__init__.py")
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 420, (
-        f"{path.name}: is there a second room in it?"
-    )
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 420, f"{path.name}: is there a second room in it?"
 
 
 def test_order_has_no_dead_entries_above_programs():
     # Every exact name in ORDER is a module: a stale line would let a renamed module in at the wrong place.
     exact = [pattern for patterns in ORDER for pattern in patterns if "*" not in pattern]
-    missing = [
-        name for name in exact if name not in MODULES and not (SOURCE / Path(*name.split("."))).is_dir()
-    ]
+    missing = [name for name in exact if name not in MODULES and not (SOURCE / Path(*name.split("."))).is_dir()]
     assert missing == []
     assert all(len(set(patterns)) == len(patterns) for patterns in ORDER)
     assert all(above != below for above, below in pairwise(ORDER))

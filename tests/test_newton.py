@@ -133,9 +133,7 @@ def test_special_problems_have_their_closed_forms():
     # Two states each, costs 0 on the diagonal and 1 off it, epsilon tiny: total variation.
     a = torch.tensor([[0.3, 0.7]], dtype=torch.float64)
     half = torch.full((1, 2), 0.5, dtype=torch.float64)
-    assert_close(
-        solve(a, half, 1 - torch.eye(2, dtype=torch.float64)[None], 1e-7).upper.item(), 0.2, rtol=0, atol=1e-6
-    )
+    assert_close(solve(a, half, 1 - torch.eye(2, dtype=torch.float64)[None], 1e-7).upper.item(), 0.2, rtol=0, atol=1e-6)
 
 
 def test_large_costs_lose_only_what_rounding_takes():
@@ -159,9 +157,7 @@ def test_problems_without_mass_are_zero():
 def test_warm_start_saves_steps_and_changes_nothing(epsilon):
     a, b, cost = problems(50, 6, 5, "random", seed=8)
     cold = solve(a, b, cost, epsilon, 1e-9)
-    moved = cost + 1e-3 * torch.rand(
-        cost.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64
-    )
+    moved = cost + 1e-3 * torch.rand(cost.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     fresh = solve(a, b, moved, epsilon, 1e-9)
     warm = solve(a, b, moved, epsilon, 1e-9, init=cold.g)
     assert warm.num_iter.double().mean() < 0.8 * fresh.num_iter.double().mean()

@@ -52,12 +52,8 @@ def test_one_transport_tends_to_the_linear_programme() -> None:
     rng = np.random.default_rng(2)
     a, b, cost = random_law(rng, 5), random_law(rng, 4), rng.uniform(0, 1, (5, 4))
     exact_value = exact_transport(a, b, cost)
-    gaps = [
-        float(dual_transport(a, b, cost, epsilon).value) - exact_value for epsilon in (1e-1, 1e-2, 1e-3, 1e-4)
-    ]
-    assert all(
-        0 <= gap <= epsilon * np.log(4) for gap, epsilon in zip(gaps, (1e-1, 1e-2, 1e-3, 1e-4), strict=True)
-    )
+    gaps = [float(dual_transport(a, b, cost, epsilon).value) - exact_value for epsilon in (1e-1, 1e-2, 1e-3, 1e-4)]
+    assert all(0 <= gap <= epsilon * np.log(4) for gap, epsilon in zip(gaps, (1e-1, 1e-2, 1e-3, 1e-4), strict=True))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -90,18 +86,12 @@ def test_closed_forms() -> None:
     np.testing.assert_allclose(exact(one), forced_coupling(one), rtol=1e-10)
 
     rng = np.random.default_rng(7)
-    moves = replace(
-        random_problem(7, 4, 3), A=np.eye(4)[rng.permutation(4)], B=np.eye(3)[rng.integers(0, 3, 3)]
-    )
+    moves = replace(random_problem(7, 4, 3), A=np.eye(4)[rng.permutation(4)], B=np.eye(3)[rng.integers(0, 3, 3)])
     np.testing.assert_allclose(entropic(moves).cost_to_go, deterministic(moves), rtol=1e-12)
-    np.testing.assert_allclose(
-        exact(replace(moves, nu=np.eye(4)[1], mu=np.eye(3)[2])), deterministic(moves)[1, 2]
-    )
+    np.testing.assert_allclose(exact(replace(moves, nu=np.eye(4)[1], mu=np.eye(3)[2])), deterministic(moves)[1, 2])
 
     now = replace(random_problem(8), delta=1.0)
-    np.testing.assert_allclose(
-        entropic(now).value, sinkhorn(now.nu, now.mu, now.D, now.epsilon).value, rtol=1e-12
-    )
+    np.testing.assert_allclose(entropic(now).value, sinkhorn(now.nu, now.mu, now.D, now.epsilon).value, rtol=1e-12)
     np.testing.assert_allclose(exact(now), exact_transport(now.nu, now.mu, now.D), rtol=1e-10)
 
 
@@ -125,9 +115,7 @@ def test_unrolled_loop_has_the_value_and_the_differences(shape: dict) -> None:
             # Along the simplex, on the support.
             direction = centred(direction, x > 0).numpy()
         found = numerical_gradient(lambda y, name=name: _value(problem, name, y), x, direction, 3e-4)
-        np.testing.assert_allclose(
-            (inputs[name].grad.numpy() * direction).sum(), found, rtol=1e-7, atol=1e-10
-        )
+        np.testing.assert_allclose((inputs[name].grad.numpy() * direction).sum(), found, rtol=1e-7, atol=1e-10)
 
 
 def test_unrolled_loop_has_the_one_sided_derivative_off_the_support() -> None:

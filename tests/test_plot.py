@@ -36,9 +36,7 @@ def test_matrix_is_ordered_by_class(blobs, figure_axes):
     order = plot.class_order(values, labels)
     assert sorted(order.tolist()) == list(range(9))
     assert [labels[i] for i in order] == ["b"] * 4 + ["a"] * 3 + ["c"] * 2
-    axes = plot.distance_matrix(
-        values, labels, ax=figure_axes(), class_names={"a": "A", "b": "B", "c": "C"}, title="T"
-    )
+    axes = plot.distance_matrix(values, labels, ax=figure_axes(), class_names={"a": "A", "b": "B", "c": "C"}, title="T")
     np.testing.assert_array_equal(axes.images[0].get_array(), values[np.ix_(order, order)])
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["B (4)", "A (3)", "C (2)"]
     np.testing.assert_allclose(axes.get_yticks(), [1.5, 5.0, 7.5])
@@ -95,9 +93,7 @@ def test_width_grows_with_mass_and_the_legend_names_it(figure_axes):
     axes = plot.alignment(path_chain(2), path_chain(2), mass, threshold=0.0, ax=figure_axes())
     lines = alignment_lines(axes)
     widths = np.array(lines.get_linewidths())
-    np.testing.assert_allclose(
-        widths / widths.max(), [0.2, 0.3, 0.5, 1.0]
-    )  # drawn from the lightest to the heaviest
+    np.testing.assert_allclose(widths / widths.max(), [0.2, 0.3, 0.5, 1.0])  # drawn from the lightest to the heaviest
     alphas = lines.get_colors()[:, 3]
     assert (np.diff(alphas) > 0).all()
     legend = axes.get_legend()
@@ -185,9 +181,7 @@ def test_layout_takes_pieces_and_loners():
 def test_an_alignment_with_itself_is_level():
     chain = datasets.load_mutag().chains[0]
     bonds = _layout.bonds_of(chain)
-    left, right = _layout.side_by_side(
-        chain.num_states, bonds, chain.num_states, bonds, np.eye(chain.num_states)
-    )
+    left, right = _layout.side_by_side(chain.num_states, bonds, chain.num_states, bonds, np.eye(chain.num_states))
     np.testing.assert_allclose(left[:, 1], right[:, 1], atol=1e-9)
 
 
@@ -195,9 +189,7 @@ def test_y_is_turned_to_lie_as_level_as_it_can():
     mutag = datasets.load_mutag()
     x, y = mutag.chains[6], mutag.chains[36]
     mass = np.random.default_rng(0).random((x.num_states, y.num_states)) ** 8
-    left, right = _layout.side_by_side(
-        x.num_states, _layout.bonds_of(x), y.num_states, _layout.bonds_of(y), mass
-    )
+    left, right = _layout.side_by_side(x.num_states, _layout.bonds_of(x), y.num_states, _layout.bonds_of(y), mass)
     left, right = left - left.mean(0), right - right.mean(0)
 
     def slant(turned):

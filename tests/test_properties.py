@@ -40,9 +40,7 @@ def problems(draw: st.DrawFn) -> Problem:
 def assert_same_value(one: Solution, two: Solution, scale: float = 1.0, shift: float = 0.0) -> None:
     """Equal within the two stated bounds: `two` is `one` times `scale` plus `shift`."""
     gap = abs(two.value.item() - scale * one.value.item() - shift)
-    assert gap <= two.error_bound.item() + scale * one.error_bound.item() + 1e-14 * (
-        1 + abs(two.value.item())
-    )
+    assert gap <= two.error_bound.item() + scale * one.error_bound.item() + 1e-14 * (1 + abs(two.value.item()))
 
 
 # --- symmetries and order
@@ -74,9 +72,7 @@ def test_names_of_the_states_do_not_matter(problem: Problem, layouts: tuple[str,
 
 @quick
 @given(problems(), layouts, st.sampled_from([1e-3, 0.5, 7.0, 1e4]))
-def test_cost_and_epsilon_scale_the_distance(
-    problem: Problem, layouts: tuple[str, str], scale: float
-) -> None:
+def test_cost_and_epsilon_scale_the_distance(problem: Problem, layouts: tuple[str, str], scale: float) -> None:
     scaled = replace(problem, D=scale * problem.D, epsilon=scale * problem.epsilon)
     one, two = solve(problem, layouts, rtol=RTOL), solve(scaled, layouts, rtol=RTOL)
     # For one state each the range is zero, and the tolerance is then absolute.
@@ -87,9 +83,7 @@ def test_cost_and_epsilon_scale_the_distance(
 @given(problems(), layouts, seeds)
 def test_distance_grows_with_the_cost(problem: Problem, layouts: tuple[str, str], seed: int) -> None:
     rng = np.random.default_rng(seed)
-    dearer = replace(
-        problem, D=problem.D + rng.uniform(0, 0.3, problem.D.shape) * rng.integers(0, 2, problem.D.shape)
-    )
+    dearer = replace(problem, D=problem.D + rng.uniform(0, 0.3, problem.D.shape) * rng.integers(0, 2, problem.D.shape))
     one, two = solve(problem, layouts, rtol=RTOL), solve(dearer, layouts, rtol=RTOL)
     assert two.value.item() >= one.value.item() - one.error_bound.item() - two.error_bound.item()
 
@@ -164,10 +158,7 @@ def test_company_in_the_batch_does_not_matter(seed: int, layouts: tuple[str, str
     )
     for k, part in enumerate(parts):
         alone = solve(part, layouts, rtol=1e-4)
-        assert (
-            abs(found.value[k].item() - alone.value.item())
-            <= found.error_bound[k].item() + alone.error_bound.item()
-        )
+        assert abs(found.value[k].item() - alone.value.item()) <= found.error_bound[k].item() + alone.error_bound.item()
 
 
 # --- the same bits
@@ -186,9 +177,7 @@ def threads(count: int) -> Iterator[None]:
 def bits(problem: Problem, layouts: tuple[str, str]) -> list[Tensor]:
     leaves = differentiable(problem)
     x, y = chain(leaves["A"], leaves["nu"], layouts[0]), chain(leaves["B"], leaves["mu"], layouts[1])
-    found = markovot.discounted_wl(
-        x, y, leaves["D"], delta=leaves["delta"], epsilon=leaves["epsilon"], solver=SOLVER
-    )
+    found = markovot.discounted_wl(x, y, leaves["D"], delta=leaves["delta"], epsilon=leaves["epsilon"], solver=SOLVER)
     found.value.backward()
     return [
         found.value.detach(),
@@ -203,18 +192,14 @@ def bits(problem: Problem, layouts: tuple[str, str]) -> list[Tensor]:
     ("size", "layouts"),
     [((5, 4), DENSE), ((5, 4), SPARSE), ((24, 20), DENSE), ((100, 90), SPARSE), ((24, 80), MIXED)],
 )
-def test_same_bits_again_and_with_any_number_of_threads(
-    size: tuple[int, int], layouts: tuple[str, str]
-) -> None:
+def test_same_bits_again_and_with_any_number_of_threads(size: tuple[int, int], layouts: tuple[str, str]) -> None:
     degrees = tuple(None if layout == "dense" else 3 for layout in layouts)
     problem = random_problem(1, *size, degrees=degrees, delta=0.1, epsilon=0.05)
     with threads(1):
         first, second = bits(problem, layouts), bits(problem, layouts)
     with threads(2):
         third = bits(problem, layouts)
-    for name, one, two, three in zip(
-        ("value", "bound", "cost to go", *FIELDS), first, second, third, strict=True
-    ):
+    for name, one, two, three in zip(("value", "bound", "cost to go", *FIELDS), first, second, third, strict=True):
         assert torch.equal(one, two), f"{name}: two runs differ"
         assert torch.equal(one, three), f"{name}: one thread and two differ"
 

@@ -75,9 +75,7 @@ def test_solve_error_names_items_residual_and_repair() -> None:
         x, y, torch.tensor(parts[0].D), delta=delta, epsilon=0.05,
         solver=PolicyIteration(rtol=1e-9, max_iter=2), **options,
     )  # fmt: skip
-    message = (
-        r"2 items \(1, 3\) did not converge: after 2 iterations .*\d.*wanted 9\.\d+e-10.*Raise `max_iter`"
-    )
+    message = r"2 items \(1, 3\) did not converge: after 2 iterations .*\d.*wanted 9\.\d+e-10.*Raise `max_iter`"
     with pytest.raises(SolveError, match=message) as caught:
         call()
     assert caught.value.solution.value.shape == (4,)
@@ -164,9 +162,7 @@ def test_alignment_times_cost_is_the_distance_less_its_entropy() -> None:
     problem = a_problem(epsilon=0.05)
     found, slopes = solve(problem), gradients(problem, names=("epsilon",))
     transported = (found.alignment.numpy() * problem.D).sum()
-    np.testing.assert_allclose(
-        found.value.item(), transported + problem.epsilon * slopes["epsilon"].item(), rtol=1e-8
-    )
+    np.testing.assert_allclose(found.value.item(), transported + problem.epsilon * slopes["epsilon"].item(), rtol=1e-8)
     tiny = solve(replace(problem, epsilon=1e-4), rtol=1e-7)
     assert 0 <= tiny.value.item() - (tiny.alignment.numpy() * problem.D).sum() <= 1e-3
 

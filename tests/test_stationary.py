@@ -19,9 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Sparse CS. tensor support is in 
 LAYOUTS = ["dense", "csr", "coo"]
 
 
-def random_rows(
-    n: int, seed: int, *, degree: int | None = None, dtype: torch.dtype = torch.float64
-) -> Tensor:
+def random_rows(n: int, seed: int, *, degree: int | None = None, dtype: torch.dtype = torch.float64) -> Tensor:
     """A random chain; with `degree`, on a cycle and about as many random steps from each state."""
     generator = torch.Generator().manual_seed(seed)
     weights = torch.rand(n, n, generator=generator, dtype=torch.float64) ** 3
@@ -93,9 +91,7 @@ def test_transient_states_have_no_mass(layout: str) -> None:
         dtype=torch.float64,
     )
     law = stationary_distribution(in_layout(rows, layout))
-    torch.testing.assert_close(
-        law, torch.tensor([0, 5 / 6, 0, 1 / 6], dtype=torch.float64), rtol=1e-15, atol=0
-    )
+    torch.testing.assert_close(law, torch.tensor([0, 5 / 6, 0, 1 / 6], dtype=torch.float64), rtol=1e-15, atol=0)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -232,12 +228,8 @@ def test_gradient_rows_are_centred_over_the_entries_that_may_vary() -> None:
 
 
 def test_gradient_through_a_softmax_by_gradcheck() -> None:
-    logits = torch.randn(
-        2, 4, 4, generator=torch.Generator().manual_seed(7), dtype=torch.float64, requires_grad=True
-    )
-    assert torch.autograd.gradcheck(
-        lambda t: stationary_distribution(torch.softmax(t, -1)), logits, rtol=1e-6
-    )
+    logits = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(7), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda t: stationary_distribution(torch.softmax(t, -1)), logits, rtol=1e-6)
 
 
 def test_a_padded_stack_has_the_laws_and_gradients_of_its_parts() -> None:
@@ -274,9 +266,7 @@ def test_several_closed_classes(layout: str) -> None:
 @pytest.mark.parametrize("layout", ["dense", "csr"])
 def test_several_closed_classes_somewhere_in_a_batch(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stationary, "_CHUNK", 12)  # several parts
-    rows = torch.stack(
-        [torch.full((2, 2), 0.5), torch.full((2, 2), 0.5), torch.full((2, 2), 0.5), torch.eye(2)]
-    )
+    rows = torch.stack([torch.full((2, 2), 0.5), torch.full((2, 2), 0.5), torch.full((2, 2), 0.5), torch.eye(2)])
     with pytest.raises(ValueError, match=r"chain 3 has 2 closed classes.*\{0\} and \{1\}"):
         stationary_distribution(rows if layout == "dense" else rows.to_sparse())
 

@@ -106,9 +106,7 @@ def sinkhorn(a, b, cost, epsilon):
 
 def centred(gradient, mask):
     """Potentials are unique up to a constant, and so is each row of a gradient."""
-    return mask * (
-        gradient - (gradient * mask).sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp_min(1)
-    )
+    return mask * (gradient - (gradient * mask).sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp_min(1))
 
 
 CASES = {"dense": (None, None), "sparse": (2, 3), "mixed": (None, 2)}
@@ -150,9 +148,7 @@ def test_products_with_the_plans(case, kind):
     v = case.v.reshape(3, 30, 1)
     real = case.v * case.real()
     assert_close(engine.apply(case.v, case.active).view(3, 30), (full @ v)[..., 0], rtol=0, atol=TIGHT)
-    assert_close(
-        engine.apply_transpose(case.v, case.active).view(3, 30), (full.mT @ v)[..., 0], rtol=0, atol=TIGHT
-    )
+    assert_close(engine.apply_transpose(case.v, case.active).view(3, 30), (full.mT @ v)[..., 0], rtol=0, atol=TIGHT)
     left = (real * engine.apply(case.v, case.active)).sum()
     right = (engine.apply_transpose(real, case.active) * case.v).sum()
     assert_close(left, right, rtol=1e-13, atol=1e-13)
@@ -287,9 +283,7 @@ def test_small_chunks_change_nothing(case, kind, monkeypatch):
 def test_deterministic_and_without_side_effects(case, kind):
     copies = case.cost.clone(), case.v.clone(), case.x.values.clone()
     first, second = case.swept(kind), case.swept(kind)
-    assert torch.equal(
-        first.apply_transpose(case.v, case.active), second.apply_transpose(case.v, case.active)
-    )
+    assert torch.equal(first.apply_transpose(case.v, case.active), second.apply_transpose(case.v, case.active))
     assert torch.equal(first.gradient_x(case.v, None), second.gradient_x(case.v, None))
     for value, copy in zip((case.cost, case.v, case.x.values), copies, strict=True):
         assert torch.equal(value, copy)

@@ -19,9 +19,7 @@ def solve(a: Array, b: Array, cost: Array, epsilon: float) -> markovot.Solution:
 
 
 @pytest.mark.parametrize("epsilon", [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0])
-@pytest.mark.parametrize(
-    ("n", "m", "zeros"), [(4, 5, 0), (1, 3, 0), (1, 1, 0), (6, 6, 2), (12, 30, 0), (40, 3, 1)]
-)
+@pytest.mark.parametrize(("n", "m", "zeros"), [(4, 5, 0), (1, 3, 0), (1, 1, 0), (6, 6, 2), (12, 30, 0), (40, 3, 1)])
 def test_value_is_within_its_bound(n: int, m: int, zeros: int, epsilon: float) -> None:
     a, b, cost = problem(1, n, m, zeros)
     found, truth = solve(a, b, cost, epsilon), dual_transport(a, b, cost, epsilon)

@@ -64,9 +64,7 @@ def test_parameters_are_numbers(check: Any, value: Any, message: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_distributions(dtype: torch.dtype) -> None:
-    rows = torch.softmax(
-        torch.randn(50, 3000, generator=torch.Generator().manual_seed(0), dtype=dtype) * 5, -1
-    )
+    rows = torch.softmax(torch.randn(50, 3000, generator=torch.Generator().manual_seed(0), dtype=dtype) * 5, -1)
     validate.distributions("rows", rows)
     for bad, message in (
         (math.nan, r"rows: entry \(7, 9\) is nan, which is not finite"),

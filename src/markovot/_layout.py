@@ -45,9 +45,7 @@ def layout(num_states: int, bonds: IntArray) -> FloatArray:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components, shortest_path
 
-    graph = coo_array(
-        (np.ones(len(bonds)), (bonds[:, 0], bonds[:, 1])), shape=(num_states, num_states)
-    ).tocsr()
+    graph = coo_array((np.ones(len(bonds)), (bonds[:, 0], bonds[:, 1])), shape=(num_states, num_states)).tocsr()
     num_pieces, piece_of = connected_components(graph, directed=False)
     steps = shortest_path(graph, directed=False, unweighted=True)
     place = np.zeros((num_states, 2))

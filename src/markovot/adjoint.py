@@ -29,10 +29,9 @@ from markovot.fixed_point import FixedPoint, Solver, iterate
 from markovot.solution import Status
 from markovot.transport.engines import engine_classes
 from markovot.transport.forcing import POLISH
-from markovot.transport.newton import TransportResult
 from markovot.transport.rows import Rows
 from markovot.transport.shared_kernel import UnsafeRange
-from markovot.transport.single import solve_problems
+from markovot.transport.single import Coupled, solve_problems
 
 # The adjoint is solved to this share of the solver's rtol, and never asked for more than rounding allows.
 ADJOINT_SHARE, ADJOINT_FLOOR = 1e-3, 1e-14
@@ -66,22 +65,13 @@ class Solved:
 
     bellman: Bellman
     fixed_point: FixedPoint
-    outer: TransportResult
+    outer: Coupled
     inputs: Inputs
     entries_x: Entries
     entries_y: Entries
     cost_to_go: Tensor  # (P, n, m), the middle of the enclosure of C*, zero at padding
     rtol: float
-    plan: Tensor = field(init=False)
     _occupation: Tensor | None = field(default=None, init=False)
-
-    def __post_init__(self) -> None:
-        self.plan = coupling(self.inputs.initial_x, self.inputs.initial_y, self.cost_to_go, self.inputs.epsilon, self.outer)
-
-    @property
-    def value(self) -> Tensor:
-        """The middle of the certified interval, (P,)."""
-        return 0.5 * (self.outer.lower + self.outer.upper)
 
     @property
     def error_bound(self) -> Tensor:
@@ -91,7 +81,7 @@ class Solved:
     def occupation(self) -> Tensor:
         """L for v = pi_0, the unnormalised discounted occupation, (P, n, m)."""
         if self._occupation is None:
-            self._occupation = self._adjoint(self.plan)
+            self._occupation = self._adjoint(self.outer.plan)
         return self._occupation
 
     def _adjoint(self, v: Tensor) -> Tensor:
@@ -125,12 +115,12 @@ class Solved:
         if need.discount:
             result["discount"] = (adjoint * (given.ground - self.fixed_point.enclosure.local)).flatten(1).sum(1)
         if need.epsilon:
-            result["epsilon"] = (passed_on * engine.kl()).flatten(1).sum(1) + seed * self._outer_kl()
+            result["epsilon"] = (passed_on * engine.kl()).flatten(1).sum(1) + seed * self.outer.kl(self.cost_to_go, given.epsilon)
         return tuple(Inputs(**result))
 
     def _pulled(self, grad_value: Tensor | None, grad_cost_to_go: Tensor | None) -> Tensor:
         """L for the v of a loss; linear, so the part of the value is a multiple of the occupation."""
-        total = torch.zeros_like(self.plan)
+        total = torch.zeros_like(self.cost_to_go)
         if grad_value is not None:
             total = grad_value[:, None, None] * self.occupation()
         if grad_cost_to_go is not None:
@@ -140,17 +130,6 @@ class Solved:
     def _real(self, axis: int) -> Tensor | None:
         mask = self.bellman.mask
         return None if mask is None else mask.any(dim=axis)
-
-    def _outer_kl(self) -> Tensor:
-        scores = self.outer.f[:, :, None] + self.outer.g[:, None, :] - self.cost_to_go
-        return (self.plan * scores).flatten(1).sum(1) / self.inputs.epsilon
-
-
-def coupling(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor, found: TransportResult) -> Tensor:
-    """The plan `a_k b_l exp((f_k + g_l - C_kl) / eps)`, (Q, n, m)."""
-    mass = a[:, :, None] * b[:, None, :]
-    scores = (found.f[:, :, None] + found.g[:, None, :] - cost) / epsilon[:, None, None]
-    return torch.where(mass > 0, mass * scores.clamp(max=700.0).exp(), 0.0)
 
 
 def centre_law(gradient: Tensor, real: Tensor | None) -> Tensor:

@@ -91,9 +91,7 @@ def read(name: str, matrix: Any) -> Compressed:
         return _read_coo(name, matrix)
     if matrix.layout == torch.sparse_csr:
         return _read_csr(name, matrix)
-    raise TypeError(
-        f"{name}: layout {matrix.layout} is not supported. Convert it with {name}.to_sparse_csr()."
-    )
+    raise TypeError(f"{name}: layout {matrix.layout} is not supported. Convert it with {name}.to_sparse_csr().")
 
 
 def _read_coo(name: str, tensor: Tensor) -> Compressed:
@@ -109,9 +107,7 @@ def _read_coo(name: str, tensor: Tensor) -> Compressed:
         owner = owner * size + index
     # A tensor may be declared coalesced without being so.
     if bool(((owner * tensor.shape[-1] + column).diff() <= 0).any()):
-        raise ValueError(
-            f"{name}: indices() are unsorted or repeated, though the tensor is marked as coalesced."
-        )
+        raise ValueError(f"{name}: indices() are unsorted or repeated, though the tensor is marked as coalesced.")
     return Compressed(pointers(owner, tensor.shape[:-1]), column, tensor.values())
 
 

@@ -39,8 +39,7 @@ def _pair(fx: Tensor, fy: Tensor, *, floating: bool) -> tuple[Tensor, Tensor]:
         )
     if fx.device != fy.device:
         raise ValueError(
-            f"features: those of x are on {fx.device}, those of y on {fy.device}. Move one chain with "
-            ".to(...)."
+            f"features: those of x are on {fx.device}, those of y on {fy.device}. Move one chain with .to(...)."
         )
     if floating:
         for name, f in (("x", fx), ("y", fy)):

@@ -148,7 +148,5 @@ def _read_packaged(name: str) -> tuple[list[_RawGraph], IntArray]:
     graphs = []
     for index, first in enumerate(first_node):
         inside = graph_of_arc == index
-        graphs.append(
-            _RawGraph(arcs[inside] - first, arc_labels[inside], node_labels[graph_of_node == index])
-        )
+        graphs.append(_RawGraph(arcs[inside] - first, arc_labels[inside], node_labels[graph_of_node == index]))
     return graphs, targets

@@ -27,9 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: The command line's arguments; those of the process by default.
     """
     parser = argparse.ArgumentParser(prog="python -m markovot.demo", description=__doc__)
-    parser.add_argument(
-        "--out", type=Path, default=Path("out"), help="folder for the pictures (default: out)"
-    )
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the pictures (default: out)")
     parser.add_argument(
         "--limit", type=int, default=None, help="use only this many molecules, evenly spaced in the set"
     )
@@ -90,9 +88,7 @@ def lookalikes(
     return int(first), int(second), rule
 
 
-def draw(
-    mutag: GraphDataset, chosen: NDArray[np.int64], distances: NDArray[np.float64], folder: Path
-) -> None:
+def draw(mutag: GraphDataset, chosen: NDArray[np.int64], distances: NDArray[np.float64], folder: Path) -> None:
     """Write the two pictures into `folder`, which is made if need be, and print their paths."""
     import matplotlib
 

@@ -90,7 +90,7 @@ def discounted_wl(
     def run(*tensors: Tensor) -> tuple[tuple[Tensor, Tensor], Any]:
         nonlocal solved
         solved = _solve(Inputs(*tensors), x, y, batch, solver, init, polish=needs_gradient)
-        return (solved.value, solved.cost_to_go), solved.pullback
+        return (solved.outer.value, solved.cost_to_go), solved.pullback
 
     value, cost_to_go = implicit(run, *inputs)
     assert solved is not None
@@ -110,7 +110,9 @@ def _batch_shape(*shapes: torch.Size) -> torch.Size:
         ) from None
 
 
-def _inputs(x: MarkovChain, y: MarkovChain, ground: Tensor, delta: Tensor, epsilon: Tensor, batch: torch.Size) -> Inputs:
+def _inputs(
+    x: MarkovChain, y: MarkovChain, ground: Tensor, delta: Tensor, epsilon: Tensor, batch: torch.Size
+) -> Inputs:
     """Everything the distance is differentiable in, in float64, one item after another; autograd undoes the broadcasting."""
     n, m = x.num_states, y.num_states
     return Inputs(
@@ -178,14 +180,14 @@ def _check_init(init: Any, batch: torch.Size, x: MarkovChain, y: MarkovChain) ->
 def _package(solved: Solved, value: Tensor, cost_to_go: Tensor, batch: torch.Size, x: MarkovChain) -> ChainSolution:
     n, m = cost_to_go.shape[1:]
     dtype = x.dtype
-    rounding = torch.finfo(dtype).eps * solved.value.abs() if dtype != torch.float64 else 0.0
+    rounding = torch.finfo(dtype).eps * solved.outer.value.abs() if dtype != torch.float64 else 0.0
     details = _Details(solved, batch, dtype)
     return ChainSolution(
         value=value.to(dtype).view(batch),
         error_bound=(solved.error_bound + rounding).to(dtype).view(batch),
         status=statuses(solved.fixed_point.status, batch),
         num_iter=solved.fixed_point.num_iter.view(batch),
-        plan=details.shaped(solved.plan),
+        plan=details.shaped(solved.outer.plan),
         potentials=(solved.outer.f.to(dtype).view(*batch, n), solved.outer.g.to(dtype).view(*batch, m)),
         cost_to_go=cost_to_go.to(dtype).view(*batch, n, m),
         _details=details,
@@ -213,7 +215,7 @@ class _Details:
                 f"coupling: the solution is of a batch of shape {tuple(self._batch)}. Solve the one pair alone, or use "
                 "transition_coupling(item)."
             )
-        n, m = self.solved.plan.shape[1:]
+        n, m = self.solved.outer.plan.shape[1:]
         if not (0 <= i < n and 0 <= j < m):
             raise IndexError(f"coupling: no states ({i}, {j}) among {n} x {m}. Both count from 0.")
         row, column, mass = self.solved.bellman.engine.couplings(0)
@@ -226,6 +228,6 @@ class _Details:
 
         if not 0 <= item < math.prod(self._batch):
             raise IndexError(f"transition_coupling: no item {item} in a batch of {math.prod(self._batch)}.")
-        n, m = self.solved.plan.shape[1:]
+        n, m = self.solved.outer.plan.shape[1:]
         row, column, mass = (np.asarray(part.cpu()) for part in self.solved.bellman.engine.couplings(item))
         return coo_array((mass, (row, column)), shape=(n * m, n * m)).tocsr()

@@ -88,9 +88,7 @@ class Solver(Protocol):
 def check_solver(solver: object) -> None:
     """Refuse what is not a solver."""
     if not isinstance(solver, PolicyIteration | ValueIteration):
-        raise TypeError(
-            f"solver: expected an object such as PolicyIteration(rtol=1e-4), got {type(solver).__name__}."
-        )
+        raise TypeError(f"solver: expected an object such as PolicyIteration(rtol=1e-4), got {type(solver).__name__}.")
 
 
 def _check(solver: Solver) -> None:
@@ -109,9 +107,7 @@ class FixedPoint(NamedTuple):
     num_iter: Tensor  # (P,)
 
 
-def iterate(
-    bellman: Bellman, solver: Solver, tolerance: Tensor, start: Tensor | None, *, polish: bool
-) -> FixedPoint:
+def iterate(bellman: Bellman, solver: Solver, tolerance: Tensor, start: Tensor | None, *, polish: bool) -> FixedPoint:
     """Find C* to `tolerance` (P,) in the maximum norm.
 
     Args:

@@ -14,7 +14,6 @@ from markovot.adjoint import Entries, Inputs
 from markovot.chains import MarkovChain, as_chain
 from markovot.costs import Cost
 from markovot.fixed_point import PolicyIteration, Solver
-from markovot.solution import Status
 
 # Pairs are solved in batches of about so many entries of cost: enough that calls from Python cost little, and not so many that
 # torch would wake its own threads for elementwise operations, which then compete with ours.
@@ -74,7 +73,9 @@ def distance_matrix(
     """
     stack = MarkovChain.stack([as_chain(chain) for chain in chains])
     if stack.device.type != "cpu":
-        raise ValueError(f"chains: they are on {stack.device}; distance_matrix works on the CPU. Move them with .to('cpu').")
+        raise ValueError(
+            f"chains: they are on {stack.device}; distance_matrix works on the CPU. Move them with .to('cpu')."
+        )
     deltas = validate.discount(delta, dtype=torch.float64, device=stack.device)
     epsilons = validate.regularisation(epsilon, dtype=torch.float64, device=stack.device)
     first, second = _ordered_pairs(stack.sizes.numpy())
@@ -86,7 +87,7 @@ def distance_matrix(
             i, j = first[part], second[part]
             solved = _solve(stack, i, j, cost, deltas, epsilons, solver)
             for array, found in (
-                (value, solved.value.numpy()),
+                (value, solved.outer.value.numpy()),
                 (bound, solved.error_bound.numpy()),
                 (status, np.array(solved.fixed_point.status, dtype=object)),
             ):
@@ -134,6 +135,8 @@ def _solve(
 def _vectors(stack: MarkovChain, which: Tensor) -> Tensor:
     """Features of the chains of a batch, as vectors."""
     if stack.features is None:
-        raise ValueError("cost: it compares features, but the chains have none. Give them to MarkovChain.from_...(features=...).")
+        raise ValueError(
+            "cost: it compares features, but the chains have none. Give them to MarkovChain.from_...(features=...)."
+        )
     features = stack.features[which]
     return features if features.ndim == 3 else features.unsqueeze(-1)

@@ -109,9 +109,7 @@ def class_order(values: ArrayLike | Tensor, labels: Sequence[Hashable] | ArrayLi
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
         raise ValueError(f"values must be a square matrix of distances; got shape {matrix.shape}.")
     if len(names) != len(matrix):
-        raise ValueError(
-            f"labels must name the class of each of the {len(matrix)} items; got {len(names)} labels."
-        )
+        raise ValueError(f"labels must name the class of each of the {len(matrix)} items; got {len(names)} labels.")
     if not np.isfinite(matrix).all():
         row, column = np.argwhere(~np.isfinite(matrix))[0]
         raise ValueError(
@@ -268,9 +266,7 @@ def _checked_alignment(
 ) -> FloatArray:
     for name, chain in (("chain_x", chain_x), ("chain_y", chain_y)):
         if tuple(chain.batch_shape) != ():
-            raise ValueError(
-                f"{name} must be a single chain; got a batch of shape {tuple(chain.batch_shape)}."
-            )
+            raise ValueError(f"{name} must be a single chain; got a batch of shape {tuple(chain.batch_shape)}.")
     if not 0.0 <= threshold <= 1.0:
         raise ValueError(f"threshold must lie in [0, 1], as a share of a state's mass; got {threshold}.")
     mass = _as_array(alignment)
@@ -365,9 +361,7 @@ def _draw_lines(
     )
 
 
-def _draw_chain(
-    ax: "Axes", place: FloatArray, bonds: IntArray, names: list[str], colors: Mapping[str, str]
-) -> None:
+def _draw_chain(ax: "Axes", place: FloatArray, bonds: IntArray, names: list[str], colors: Mapping[str, str]) -> None:
     from matplotlib.collections import LineCollection
 
     segments = [place[[i, j]] for i, j in bonds]

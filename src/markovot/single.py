@@ -9,10 +9,9 @@ from torch import Tensor
 
 from markovot import validate
 from markovot._implicit import implicit
-from markovot.adjoint import centre_law, coupling
+from markovot.adjoint import centre_law
 from markovot.solution import Solution, Status, statuses
-from markovot.transport.newton import TransportResult
-from markovot.transport.single import solve_problems
+from markovot.transport.single import Coupled, solve_problems
 
 
 def transport_cost(
@@ -74,7 +73,7 @@ def transport_cost(
     def solve(*tensors: Tensor) -> tuple[tuple[Tensor], Any]:
         nonlocal solved
         solved = _Solved(*tensors, solve_problems(*tensors, wanted))
-        return (solved.value,), solved.pullback
+        return (solved.found.value,), solved.pullback
 
     (value,) = implicit(solve, *inputs)
     assert solved is not None
@@ -119,25 +118,16 @@ class _Solved:
     b: Tensor
     cost: Tensor
     epsilon: Tensor
-    found: TransportResult
-
-    @property
-    def value(self) -> Tensor:
-        return 0.5 * (self.found.lower + self.found.upper)
-
-    @property
-    def plan(self) -> Tensor:
-        return coupling(self.a, self.b, self.cost, self.epsilon, self.found)
+    found: Coupled
 
     def pullback(self, needed: tuple[bool, ...], grad: Tensor) -> tuple[Tensor | None, ...]:
         """The envelope theorem: f, g, the plan, and KL."""
-        f, g = self.found.f, self.found.g
-        scores = f[:, :, None] + g[:, None, :] - self.cost
+        found = self.found
         return (
-            grad[:, None] * centre_law(f, None) if needed[0] else None,
-            grad[:, None] * centre_law(g, None) if needed[1] else None,
-            grad[:, None, None] * self.plan if needed[2] else None,
-            grad * (self.plan * scores).flatten(1).sum(1) / self.epsilon if needed[3] else None,
+            grad[:, None] * centre_law(found.f, None) if needed[0] else None,
+            grad[:, None] * centre_law(found.g, None) if needed[1] else None,
+            grad[:, None, None] * found.plan if needed[2] else None,
+            grad * found.kl(self.cost, self.epsilon) if needed[3] else None,
         )
 
 
@@ -154,6 +144,6 @@ def _package(solved: _Solved, value: Tensor, wanted: Tensor, batch: torch.Size, 
         error_bound=(bound + rounding).to(dtype).view(batch),
         status=statuses(found, batch),
         num_iter=solved.found.num_iter.view(batch),
-        plan=solved.plan.to(dtype).view(*batch, n, m),
+        plan=solved.found.plan.to(dtype).view(*batch, n, m),
         potentials=(solved.found.f.to(dtype).view(*batch, n), solved.found.g.to(dtype).view(*batch, m)),
     )

@@ -70,7 +70,11 @@ class Solution:
             return
         first = failed[0]
         shown = ", ".join(str(index if len(index) != 1 else index[0]) for index in failed[:5])
-        which = f"item {shown}" if len(failed) == 1 else f"{len(failed)} items ({shown}{', ...' if len(failed) > 5 else ''})"
+        which = (
+            f"item {shown}"
+            if len(failed) == 1
+            else f"{len(failed)} items ({shown}{', ...' if len(failed) > 5 else ''})"
+        )
         if not self.value.ndim:
             which = "the problem"
         raise SolveError(

@@ -75,11 +75,7 @@ def stationary_distribution(transition: Any) -> Tensor:
 def of_dense(transition: Tensor, mask: Tensor | None = None) -> Tensor:
     """Stationary laws of valid (*batch, n, n) matrices; states where `mask` is False are padding."""
     n = transition.shape[-1]
-    real = (
-        torch.ones(transition.shape[:-1], dtype=torch.bool, device=transition.device)
-        if mask is None
-        else mask
-    )
+    real = torch.ones(transition.shape[:-1], dtype=torch.bool, device=transition.device) if mask is None else mask
     real = real.reshape(-1, n)
 
     def solve(matrices: Tensor) -> tuple[tuple[Tensor, ...], Any]:
@@ -121,9 +117,7 @@ def of_compressed(rows: Compressed, mask: Tensor | None = None) -> Tensor:
             if grad is None:
                 return (None,)
             parts = grad.reshape(-1, n).double().cpu().split([len(part.laws) for part in solvers])
-            z = torch.cat([part.hitting_values(g) for part, g in zip(solvers, parts, strict=True)]).to(
-                values.device
-            )
+            z = torch.cat([part.hitting_values(g) for part, g in zip(solvers, parts, strict=True)]).to(values.device)
             along = z.reshape(-1)[owner // n * n + rows.indices]
             return ((laws.reshape(-1)[owner] * centre_stored(along, owner, laws.numel())).to(values.dtype),)
 
@@ -182,15 +176,11 @@ class _Factorised:
         leaving[~real[0].numpy()] = 1.0  # padding: any nonzero diagonal
         every = np.arange(n)
         where = (np.r_[target[off], every], np.r_[owner[off], every])
-        matrix = coo_array(
-            (np.r_[-values[off], leaving], where), shape=(n, n)
-        ).tocsr()  # the transpose of I - P
+        matrix = coo_array((np.r_[-values[off], leaving], where), shape=(n, n)).tocsr()  # the transpose of I - P
         grounded = matrix[self.rest][:, self.rest].tocsc()
         # Columns are diagonally dominant, so the diagonal is a safe pivot, and the fill-in stays that of the
         # symmetric order.
-        self.lu = splu(
-            grounded, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-        )
+        self.lu = splu(grounded, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
         arriving = -matrix[self.rest][:, [ground]].toarray()[:, 0]
         x = self.lu.solve(arriving)
         x = x + self.lu.solve(arriving - grounded @ x)

@@ -41,9 +41,7 @@ def as_tensor(name: str, value: Any) -> Tensor:
             raise TypeError(f"{name}: expected an array of numbers, got dtype {value.dtype}.")
         # torch can share neither read-only memory nor negative strides, and knows only the native byte order.
         sharable = value.flags.writeable and value.flags.c_contiguous and value.dtype.isnative
-        return torch.from_numpy(
-            value if sharable else np.array(value, dtype=value.dtype.newbyteorder("="), order="C")
-        )
+        return torch.from_numpy(value if sharable else np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
     raise TypeError(
         f"{name}: expected a torch tensor or a NumPy array, got {type(value).__name__}. "
         "Convert it first, for instance with torch.as_tensor(value, dtype=torch.float64)."
@@ -65,9 +63,7 @@ def matrices(name: str, value: Any) -> Tensor:
     floating(name, tensor)
     square(name, tensor.shape)
     if tensor.device.type == "meta":
-        raise ValueError(
-            f"{name}: a tensor on the device meta has no values. Make it on a real device, such as 'cpu'."
-        )
+        raise ValueError(f"{name}: a tensor on the device meta has no values. Make it on a real device, such as 'cpu'.")
     return tensor
 
 
@@ -106,9 +102,7 @@ def _raise_entry(name: str, tensor: Tensor) -> None:
     index = first(~((tensor >= 0) & (tensor < math.inf)))
     value = tensor[index].item()
     kind = "negative" if value < 0 else "not finite"
-    raise ValueError(
-        f"{name}: entry {place(index)} is {value}, which is {kind}. Entries must be finite and >= 0."
-    )
+    raise ValueError(f"{name}: entry {place(index)} is {value}, which is {kind}. Entries must be finite and >= 0.")
 
 
 def finite(name: str, tensor: Tensor) -> None:
@@ -138,15 +132,11 @@ def distributions(name: str, tensor: Tensor, *, noun: str = "row", repair: str =
     raise_sum(name, sums, tolerance, noun=noun, repair=repair)
 
 
-def raise_sum(
-    name: str, sums: Tensor, tolerance: float, *, noun: str = "row", repair: str = _DIVIDE_ROWS
-) -> None:
+def raise_sum(name: str, sums: Tensor, tolerance: float, *, noun: str = "row", repair: str = _DIVIDE_ROWS) -> None:
     """Raise the error that names the first of `sums` that is not one."""
     index = first(~((sums - 1).abs() <= tolerance))
     which = f"{noun} {place(index)} sums" if index else "it sums"
-    raise ValueError(
-        f"{name}: {which} to {sums[index].item():.12g}, not 1 (tolerance {tolerance:g}). {repair}"
-    )
+    raise ValueError(f"{name}: {which} to {sums[index].item():.12g}, not 1 (tolerance {tolerance:g}). {repair}")
 
 
 def stored_rows(name: str, owner: Tensor, indices: Tensor, values: Tensor, sums: Tensor) -> None:
@@ -161,18 +151,14 @@ def stored_rows(name: str, owner: Tensor, indices: Tensor, values: Tensor, sums:
     """
     detached = values.detach()
     tolerance = SUM_TOLERANCE[values.dtype]
-    smallest = (
-        detached.amin() >= 0 if len(detached) else torch.ones((), dtype=torch.bool, device=values.device)
-    )
+    smallest = detached.amin() >= 0 if len(detached) else torch.ones((), dtype=torch.bool, device=values.device)
     if bool(smallest & ((sums - 1).abs().amax() <= tolerance)):
         return
     stored_entries(name, owner, indices, detached, tuple(sums.shape))
     raise_sum(name, sums, tolerance)
 
 
-def stored_entries(
-    name: str, owner: Tensor, indices: Tensor, values: Tensor, rows_shape: tuple[int, ...]
-) -> None:
+def stored_entries(name: str, owner: Tensor, indices: Tensor, values: Tensor, rows_shape: tuple[int, ...]) -> None:
     """Refuse negative and non-finite stored entries, and name the entry by (*batch, row, column)."""
     wrong = ~((values >= 0) & (values < math.inf))
     if not bool(wrong.any()):
@@ -181,9 +167,7 @@ def stored_entries(
     index = (*(int(k) for k in np.unravel_index(int(owner[at]), rows_shape)), int(indices[at]))
     value = values[at].item()
     kind = "negative" if value < 0 else "not finite"
-    raise ValueError(
-        f"{name}: entry {place(index)} is {value}, which is {kind}. Entries must be finite and >= 0."
-    )
+    raise ValueError(f"{name}: entry {place(index)} is {value}, which is {kind}. Entries must be finite and >= 0.")
 
 
 def law(name: str, value: Any, like: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -204,8 +188,7 @@ def law(name: str, value: Any, like: Tensor, shape: tuple[int, ...]) -> Tensor:
     broadcasts = 0 < tensor.dim() <= len(shape) and tensor.shape[-1] == shape[-1]
     if not broadcasts or any(k not in (1, s) for k, s in zip(tensor.shape[::-1], shape[::-1], strict=False)):
         raise ValueError(
-            f"{name}: shape {tuple(tensor.shape)} does not fit {tuple(shape)}. Give one probability for each "
-            "state."
+            f"{name}: shape {tuple(tensor.shape)} does not fit {tuple(shape)}. Give one probability for each state."
         )
     distributions(name, tensor, noun="law", repair=_DIVIDE)
     return tensor.expand(shape)

@@ -68,9 +68,7 @@ class ChainBase:
     def compressed(self) -> Compressed:
         """Row pointers, column indices and values of a sparse chain."""
         if isinstance(self._rows, Tensor):
-            raise AttributeError(
-                "indptr, indices, values: this chain has the dense layout. Use chain.transition."
-            )
+            raise AttributeError("indptr, indices, values: this chain has the dense layout. Use chain.transition.")
         return self._rows
 
     @property
@@ -186,11 +184,7 @@ class ChainBase:
 
     def to_dense(self) -> Self:
         """The same chain in the dense layout, differentiable in the stored values of this one."""
-        return (
-            self
-            if isinstance(self._rows, Tensor)
-            else self._replace(self._rows.to_dense(), lambda tensor: tensor)
-        )
+        return self if isinstance(self._rows, Tensor) else self._replace(self._rows.to_dense(), lambda tensor: tensor)
 
     def detach(self) -> Self:
         """The same chain, cut off from the tensors it was made from."""
@@ -225,8 +219,7 @@ class ChainBase:
         """Item `index` of a one-dimensional batch, without its padding; differentiable."""
         if len(self.batch_shape) != 1:
             raise TypeError(
-                f"chain[{index}]: only batches with one dimension have items; this one has "
-                f"{tuple(self.batch_shape)}."
+                f"chain[{index}]: only batches with one dimension have items; this one has {tuple(self.batch_shape)}."
             )
         if not -len(self) <= index < len(self):
             raise IndexError(f"chain[{index}]: the batch has {len(self)} chains.")

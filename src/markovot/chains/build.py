@@ -32,9 +32,7 @@ def _check_dead_ends(dead: Tensor, dead_ends: str) -> None:
 def _check_totals(name: str, totals: Tensor) -> None:
     if not bool((totals.detach() < math.inf).all()):
         row = validate.place(validate.first(~(totals.detach() < math.inf)))
-        raise ValueError(
-            f"{name}: the weights of row {row} add up to infinity. Divide all weights by a large number."
-        )
+        raise ValueError(f"{name}: the weights of row {row} add up to infinity. Divide all weights by a large number.")
 
 
 def walk_dense(adjacency: Tensor, laziness: float, dead_ends: str) -> Tensor:
@@ -86,9 +84,7 @@ def graph_weights(graph: Any, weight: str | None) -> tuple[Compressed, list[Any]
     import networkx
 
     if not isinstance(graph, networkx.Graph):
-        raise TypeError(
-            f"graph: expected a networkx graph, got {type(graph).__name__}. as_chain takes other objects."
-        )
+        raise TypeError(f"graph: expected a networkx graph, got {type(graph).__name__}. as_chain takes other objects.")
     nodes = list(graph)
     if not nodes:
         raise ValueError("graph: it has no nodes. A chain needs at least one state.")
@@ -96,9 +92,7 @@ def graph_weights(graph: Any, weight: str | None) -> tuple[Compressed, list[Any]
     sources, targets, values = [], [], []
     # With weight=None the third item is 1 for every edge; an edge without the attribute counts as 1, as in
     # networkx.
-    for u, v, w in (
-        graph.edges(data=weight, default=1) if weight is not None else ((*e[:2], 1) for e in graph.edges())
-    ):
+    for u, v, w in graph.edges(data=weight, default=1) if weight is not None else ((*e[:2], 1) for e in graph.edges()):
         w = _edge_weight(u, v, w, weight)
         if w == 0:
             continue
@@ -123,8 +117,7 @@ def _edge_weight(u: Any, v: Any, w: Any, weight: Any) -> float:
     if not 0 <= w < math.inf:
         kind = "negative" if w < 0 else "not finite"
         raise ValueError(
-            f"weight: edge ({u!r}, {v!r}) has {weight!r} = {w}, which is {kind}. Weights must be finite and "
-            ">= 0."
+            f"weight: edge ({u!r}, {v!r}) has {weight!r} = {w}, which is {kind}. Weights must be finite and >= 0."
         )
     return w
 
@@ -162,16 +155,12 @@ def _is_path(value: Any) -> bool:
 def _path(path: Any, k: int) -> Any:
     array = path.cpu().numpy() if isinstance(path, Tensor) else np.asarray(path)
     if array.ndim != 1:
-        raise ValueError(
-            f"trajectories: number {k} has shape {array.shape}. A trajectory is a sequence of states."
-        )
+        raise ValueError(f"trajectories: number {k} has shape {array.shape}. A trajectory is a sequence of states.")
     if len(array) == 0:
         return np.zeros(0, dtype=np.int64)
     if array.dtype.kind in "iu":
         if array.min() < 0:
-            raise ValueError(
-                f"trajectories: number {k} holds the state {array.min()}. States are numbered from 0."
-            )
+            raise ValueError(f"trajectories: number {k} holds the state {array.min()}. States are numbered from 0.")
         return array.astype(np.int64)
     if array.dtype.kind in "UO":
         return array
@@ -185,9 +174,7 @@ def _number(arrays: list[Any], names: Sequence[Any] | None) -> tuple[list[Any], 
     """Replace names of states by numbers; without `names`, in sorted order."""
     values = [array.tolist() for array in arrays]
     if names is None:
-        names = sorted(
-            {name for path in values for name in path}, key=lambda name: (type(name).__name__, name)
-        )
+        names = sorted({name for path in values for name in path}, key=lambda name: (type(name).__name__, name))
     number = {name: k for k, name in enumerate(names)}
     if len(number) != len(names):
         raise ValueError("state_names: a name occurs twice. Names must differ.")
@@ -207,7 +194,6 @@ def _enough(seen: int, wanted: Any) -> int:
         raise TypeError(f"num_states: expected an integer, got {type(wanted).__name__}.")
     if wanted < seen or wanted < 1:
         raise ValueError(
-            f"num_states: {wanted} is too small, since state {max(seen - 1, 0)} occurs. Use at least "
-            f"{max(seen, 1)}."
+            f"num_states: {wanted} is too small, since state {max(seen - 1, 0)} occurs. Use at least {max(seen, 1)}."
         )
     return int(wanted)

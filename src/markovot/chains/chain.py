@@ -233,8 +233,7 @@ class MarkovChain(ChainBase):
             chain._initial = initial
         else:
             raise ValueError(
-                f"initial: {initial!r} is not 'stationary', 'uniform' or a tensor of {chain.num_states} "
-                "probabilities."
+                f"initial: {initial!r} is not 'stationary', 'uniform' or a tensor of {chain.num_states} probabilities."
             )
         if features is not None:
             chain.features = labels.of_states(features, chain.batch_shape, chain.num_states, chain.device)
@@ -271,7 +270,5 @@ class MarkovChain(ChainBase):
         parts = list(chains)
         for k, part in enumerate(parts):
             if not isinstance(part, MarkovChain):
-                raise TypeError(
-                    f"chains: number {k} is {type(part).__name__}, not a MarkovChain. as_chain converts."
-                )
+                raise TypeError(f"chains: number {k} is {type(part).__name__}, not a MarkovChain. as_chain converts.")
         return cls(**stacking.stacked(parts))

@@ -68,6 +68,4 @@ def _is_labels(obj: Any) -> bool:
     """Not another transition matrix: square matrices always are."""
     if isinstance(obj, list):
         return not any(isinstance(item, MarkovChain) or (_is_matrix(item) and item.ndim > 1) for item in obj)
-    return isinstance(obj, Tensor | np.ndarray) and (
-        obj.ndim == 1 or (obj.ndim == 2 and obj.shape[0] != obj.shape[1])
-    )
+    return isinstance(obj, Tensor | np.ndarray) and (obj.ndim == 1 or (obj.ndim == 2 and obj.shape[0] != obj.shape[1]))

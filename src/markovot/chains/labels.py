@@ -62,9 +62,7 @@ def _canonical(label: Any) -> bytes:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real | np.bool_) or (
-        isinstance(value, Tensor | np.ndarray) and value.ndim == 0
-    )
+    return isinstance(value, numbers.Real | np.bool_) or (isinstance(value, Tensor | np.ndarray) and value.ndim == 0)
 
 
 def _is_vector(value: Any) -> bool:
@@ -105,9 +103,7 @@ def encode(values: Sequence[Any], names: Sequence[Any]) -> Tensor:
                 f"{name!r} {len(row)}."
             )
         if not bool(torch.isfinite(row).all()):
-            raise ValueError(
-                f"features: that of node {name!r} is {row.detach().tolist()}. Numbers must be finite."
-            )
+            raise ValueError(f"features: that of node {name!r} is {row.detach().tolist()}. Numbers must be finite.")
     return torch.stack(rows)
 
 
@@ -116,8 +112,7 @@ def _row(value: Any, name: Any) -> Tensor:
         return value if value.is_floating_point() else value.double()
     if isinstance(value, numbers.Integral) and abs(int(value)) > _EXACT:
         raise ValueError(
-            f"features: {value} of node {name!r} has no exact float64. If it is a name, use the string "
-            f"{str(value)!r}."
+            f"features: {value} of node {name!r} has no exact float64. If it is a name, use the string {str(value)!r}."
         )
     return torch.tensor(np.asarray(value, dtype=np.float64))
 
@@ -148,15 +143,11 @@ def of_states(features: Any, batch: torch.Size, n: int, device: torch.device) ->
         features = features.tolist()
     if isinstance(features, np.ndarray):
         if features.dtype.kind not in "fiub":
-            raise TypeError(
-                f"features: dtype {features.dtype} is not supported. Use floats, integers or strings."
-            )
+            raise TypeError(f"features: dtype {features.dtype} is not supported. Use floats, integers or strings.")
         features = torch.tensor(features)
     elif isinstance(features, list | tuple):
         if len(features) != n:
-            raise ValueError(
-                f"features: there are {len(features)} for {n} states. Give one feature for each state."
-            )
+            raise ValueError(f"features: there are {len(features)} for {n} states. Give one feature for each state.")
         features = encode(features, range(n)).to(device)
     if not isinstance(features, Tensor):
         raise TypeError(
@@ -169,13 +160,10 @@ def of_states(features: Any, batch: torch.Size, n: int, device: torch.device) ->
 def _fit(features: Tensor, batch: torch.Size, n: int, device: torch.device) -> Tensor:
     if features.device != device:
         raise ValueError(
-            f"features are on {features.device} but the chain is on {device}. Move them, with "
-            f".to('{device}')."
+            f"features are on {features.device} but the chain is on {device}. Move them, with .to('{device}')."
         )
     if features.is_complex():
-        raise TypeError(
-            f"features: dtype {features.dtype} is not supported. Stack the real and imaginary parts."
-        )
+        raise TypeError(f"features: dtype {features.dtype} is not supported. Stack the real and imaginary parts.")
     if features.is_floating_point() and not bool(torch.isfinite(features).all()):
         at = tuple(torch.nonzero(~torch.isfinite(features))[0].tolist())
         raise ValueError(f"features: entry {at} is {features[at].item()}. Features must be finite.")

@@ -16,9 +16,7 @@ def stacked(chains: list[Any]) -> dict[str, Any]:
         raise ValueError("chains: there are none. Stack at least one chain.")
     for k, chain in enumerate(chains):
         if chain.batch_shape:
-            raise ValueError(
-                f"chains: number {k} is a batch of shape {tuple(chain.batch_shape)}. Stack single chains."
-            )
+            raise ValueError(f"chains: number {k} is a batch of shape {tuple(chain.batch_shape)}. Stack single chains.")
         validate.same_kind(f"chains: number {k}", chain.parameter, "number 0", chains[0].parameter)
     n = max(chain.num_states for chain in chains)
     every_sparse = all(chain.is_sparse for chain in chains)
@@ -83,7 +81,4 @@ def _stack_names(chains: list[Any]) -> list[Any] | None:
     """Names of each chain; a chain without names, beside others with, is given its states' numbers."""
     if all(chain.state_names is None for chain in chains):
         return None
-    return [
-        list(range(chain.num_states)) if chain.state_names is None else list(chain.state_names)
-        for chain in chains
-    ]
+    return [list(range(chain.num_states)) if chain.state_names is None else list(chain.state_names) for chain in chains]

@@ -102,9 +102,7 @@ class CompiledEngine:
         self._cost = flat
         lower, upper = torch.zeros_like(cost), torch.zeros_like(cost)
         low, high, wanted = lower.view(-1).numpy(), upper.view(-1).numpy(), gap.numpy()
-        counts = self._run(
-            lambda tasks: kernels.sweep(tasks, self._batch, flat, wanted, warmth, low, high), active
-        )
+        counts = self._run(lambda tasks: kernels.sweep(tasks, self._batch, flat, wanted, warmth, low, high), active)
         self.evaluations += sum(counts)
         return lower, upper
 

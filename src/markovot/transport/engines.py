@@ -9,7 +9,7 @@ from markovot.transport.rows import Rows
 from markovot.transport.shared_kernel import SharedKernelEngine
 
 # On the CPU, matrix products overtake the compiled kernels where rows are this full (root mean square degrees).
-DENSE_DEGREE = 128
+DENSE_DEGREE = 40
 
 
 def engine_classes(rows_x: Rows, rows_y: Rows, epsilon: Tensor, cost_range: Tensor) -> list[Any]:

@@ -121,7 +121,7 @@ def taken(v, base, lanes, group):
 
 @helper
 def _score(batch, block, cost, p, k, l):
-    """f + g - C."""
+    """F + g - C."""
     row = p * batch.items.size + batch.side.index[block.first + k]
     potentials = load(batch.state.f, block.f + k * LANES) + load(batch.state.g, block.g + l * LANES)
     return potentials - gather(cost, row, batch.lanes.index, block.entry + l * LANES)

@@ -103,9 +103,7 @@ def policy_iteration(tasks, batch, problem, result, cold, polish, max_iter, step
             share = POLISH if met else 1.0
             forcing = max((POLISH if met else FINAL_SHARE) * goal, FORCING * largest)
             step[:] = 0.0
-            solve_item(
-                batch, p, delta, transpose, result.cost, result.residual[part], step, forcing, steps[1], work
-            )
+            solve_item(batch, p, delta, transpose, result.cost, result.residual[part], step, forcing, steps[1], work)
             warmth = _span(step)
             for e in range(size):
                 cost[e] += step[e]

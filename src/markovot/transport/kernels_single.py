@@ -19,10 +19,10 @@ def _support(weights, out):
 
 
 @kernel
-def solve_problems(tasks, problems, wanted, g, f, lower, upper, count):
+def solve_problems(tasks, problems, wanted, g, lower, upper, count):
     """Solve problems `first..last` of each task (at most eight); g holds first potentials, and gets the last ones.
 
-    Only states with mass take part. The potentials of the others are the soft c-transforms.
+    Only states with mass take part, and the potentials of the others are left alone.
     """
     a, b, cost = problems
     epsilon, gap = wanted
@@ -65,26 +65,38 @@ def solve_problems(tasks, problems, wanted, g, f, lower, upper, count):
             q = first + lane
             lower[q], upper[q] = gaps[lane], targets[lane]
             count[q] = evaluations
-            for k in range(row_count[lane]):
-                f[q, rows[lane, k]] = w.f[k * LANES + lane]
             for l in range(column_count[lane]):
                 g[q, columns[lane, l]] = w.g[l * LANES + lane]
-            _fill(f[q], a[q], g[q], b[q], cost[q], epsilon[q])
-            _fill(g[q], b[q], f[q], a[q], cost[q].T, epsilon[q])
 
 
-@helper
-def _fill(f, a, g, b, cost, epsilon):
-    """Soft c-transforms of g at the states without mass."""
-    for k in range(a.size):
-        if a[k] > 0.0:
-            continue
-        top = -np.inf
-        for l in range(b.size):
-            if b[l] > 0.0:
-                top = max(top, g[l] - cost[k, l])
-        total = 0.0
-        for l in range(b.size):
-            if b[l] > 0.0:
-                total += b[l] * np.exp((g[l] - cost[k, l] - top) / epsilon)
-        f[k] = -top - epsilon * np.log(total)
+@kernel
+def finish(problems, epsilon, g, f, plan):
+    """The plan of potentials g with exact rows, f to go with it, and the soft c-transforms g at columns without mass."""
+    a, b, cost = problems
+    for q in range(a.shape[0]):
+        for k in range(a.shape[1]):
+            top = -np.inf
+            for l in range(b.shape[1]):
+                if b[q, l] > 0.0:
+                    top = max(top, g[q, l] - cost[q, k, l])
+            total = 0.0
+            for l in range(b.shape[1]):
+                plan[q, k, l] = 0.0
+                if b[q, l] > 0.0:
+                    plan[q, k, l] = b[q, l] * np.exp((g[q, l] - cost[q, k, l] - top) / epsilon[q])
+                total += plan[q, k, l]
+            f[q, k] = -top - epsilon[q] * np.log(total)
+            for l in range(b.shape[1]):
+                plan[q, k, l] *= a[q, k] / total
+        for l in range(b.shape[1]):
+            if b[q, l] > 0.0:
+                continue
+            top = -np.inf
+            for k in range(a.shape[1]):
+                if a[q, k] > 0.0:
+                    top = max(top, f[q, k] - cost[q, k, l])
+            total = 0.0
+            for k in range(a.shape[1]):
+                if a[q, k] > 0.0:
+                    total += a[q, k] * np.exp((f[q, k] - cost[q, k, l] - top) / epsilon[q])
+            g[q, l] = -top - epsilon[q] * np.log(total)

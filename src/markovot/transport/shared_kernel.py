@@ -100,9 +100,7 @@ class SharedKernelEngine(TorchEngine):
         a = self.laws_x[self.pair_x[block.items], block.rows]
         b = self.laws_y[self.pair_y[block.items]]
         shape = (len(a), block.last - block.first, self.m)
-        return a.unsqueeze(2).expand(*shape, -1).flatten(1, 2), b.unsqueeze(1).expand(*shape, -1).flatten(
-            1, 2
-        )
+        return a.unsqueeze(2).expand(*shape, -1).flatten(1, 2), b.unsqueeze(1).expand(*shape, -1).flatten(1, 2)
 
     def sweep(self, cost: Tensor, gap: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
         """Certified bounds of `OT_eps` for every problem of the active items, (P, n, m) each; 0 elsewhere.
@@ -192,12 +190,8 @@ class SharedKernelEngine(TorchEngine):
     ) -> None:
         """Solve what is left problem by problem, with its own copy of the costs."""
         item, place = (~state.done).nonzero(as_tuple=True)
-        cost, gibbs, sigma, epsilon = (
-            x[block.items] for x in (self.cost, self.gibbs, self.sigma, self.epsilon)
-        )
-        for start, stop in ranges(
-            len(item), self.chunk_bytes // (8 * EXPLICIT_TEMPORARIES * self.n * self.m)
-        ):
+        cost, gibbs, sigma, epsilon = (x[block.items] for x in (self.cost, self.gibbs, self.sigma, self.epsilon))
+        for start, stop in ranges(len(item), self.chunk_bytes // (8 * EXPLICIT_TEMPORARIES * self.n * self.m)):
             p, q = item[start:stop], place[start:stop]
             a, b, at, eps = state.a[p, q], state.b[p, q], state.index[p, q], epsilon[p].unsqueeze(1)
             init = (eps * torch.log(v[p, at] / b) + sigma[p]).nan_to_num(0.0, 0.0, 0.0)

@@ -1,19 +1,42 @@
 """Transport problems with costs of their own: the initial coupling, and `transport_cost`."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from markovot.transport import newton
-from markovot.transport.newton import TransportResult
 
 # Up to this many states on the smaller side, the compiled kernel is the faster one; beyond, BLAS in the torch solver.
 COMPILED_STATES = 96
 
 
+@dataclass(frozen=True)
+class Coupled:
+    """Certified values, potentials and plans of a batch of problems; the row sums of the plans are exact."""
+
+    lower: Tensor  # (Q,)
+    upper: Tensor  # (Q,)
+    f: Tensor  # (Q, n)
+    g: Tensor  # (Q, m)
+    plan: Tensor  # (Q, n, m)
+    num_iter: Tensor  # int64 (Q,)
+
+    @property
+    def value(self) -> Tensor:
+        """The middle of the certified interval, (Q,)."""
+        return 0.5 * (self.lower + self.upper)
+
+    def kl(self, cost: Tensor, epsilon: Tensor) -> Tensor:
+        """KL(plan | a x b), (Q,)."""
+        scores = self.f[:, :, None] + self.g[:, None, :] - cost
+        return (self.plan * scores).flatten(1).sum(1) / epsilon
+
+
 def solve_problems(
     a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor, gap: Tensor, *, init: Tensor | None = None
-) -> TransportResult:
+) -> Coupled:
     """Solve `min <pi, C> + eps KL(pi | a x b)` for Q problems, each to `upper - lower <= gap`, on any device.
 
     Args:
@@ -24,35 +47,37 @@ def solve_problems(
         gap: (Q,).
         init: first potentials g (Q, m).
     """
-    if a.device.type != "cpu" or min(a.shape[1], b.shape[1]) > COMPILED_STATES:
-        return newton.solve_transport(a, b, cost, epsilon, gap=gap, init=init)
-    if a.shape[1] < b.shape[1]:
-        swapped = _compiled(b, a, cost.mT, epsilon, gap, None)
-        g = swapped.f
-        f = newton.soft_transform(b.log(), g, cost, epsilon)  # so that here too the rows of the plan are exact
-        return TransportResult(swapped.lower, swapped.upper, f, g, swapped.num_iter)
-    return _compiled(a, b, cost, epsilon, gap, init)
+    if a.device.type == "cpu" and min(a.shape[1], b.shape[1]) <= COMPILED_STATES:
+        return _compiled(*(tensor.detach().contiguous() for tensor in (a, b, cost, epsilon, gap)), init)
+    found = newton.solve_transport(a, b, cost, epsilon, gap=gap, init=init)
+    plan = newton.plan(a, b, found.g, cost, epsilon)
+    return Coupled(found.lower, found.upper, found.f, found.g, plan, found.num_iter)
 
 
-def _compiled(
-    a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor, gap: Tensor, init: Tensor | None
-) -> TransportResult:
+def _compiled(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor, gap: Tensor, init: Tensor | None) -> Coupled:
     from markovot.transport import kernels_single
     from markovot.transport.simd import LANES
     from markovot.transport.threads import run
 
     num = len(a)
-    f = torch.zeros_like(a)
-    g = torch.zeros_like(b) if init is None else init.clone()
+    swap = a.shape[1] < b.shape[1]  # the Newton systems are those of the second side
+    sides = (b, a, cost.mT.contiguous()) if swap else (a, b, cost)
+    start = torch.zeros_like(sides[1]) if swap or init is None else init.clone()
     lower, upper = torch.zeros_like(epsilon), torch.zeros_like(epsilon)
     count = torch.zeros(num, dtype=torch.int64)
     first = np.arange(0, num, LANES)
-    problems = tuple(tensor.detach().contiguous().numpy() for tensor in (a, b, cost))
-    wanted = epsilon.contiguous().numpy(), gap.contiguous().numpy()
-    found = tuple(tensor.numpy() for tensor in (g, f, lower, upper, count))
+    problems = tuple(side.numpy() for side in sides)
+    found = tuple(tensor.numpy() for tensor in (start, lower, upper, count))
     run(
-        lambda tasks: kernels_single.solve_problems(tasks, problems, wanted, *found),
+        lambda tasks: kernels_single.solve_problems(tasks, problems, (epsilon.numpy(), gap.numpy()), *found),
         np.stack([first, np.minimum(first + LANES, num)], axis=1),
         np.full(first.size, 20 * LANES * a.shape[1] * b.shape[1]),
     )
-    return TransportResult(lower, upper, f, g, count)
+    f, g, plan = torch.empty_like(a), start, torch.empty_like(cost)
+    if swap:
+        # from the potentials of the first side to those of the second: one half-step, which also makes the rows exact
+        g, other = torch.empty_like(b), torch.empty_like(sides[2])
+        kernels_single.finish(problems, epsilon.numpy(), start.numpy(), g.numpy(), other.numpy())
+    unswapped = tuple(tensor.numpy() for tensor in (a, b, cost))
+    kernels_single.finish(unswapped, epsilon.numpy(), g.numpy(), f.numpy(), plan.numpy())
+    return Coupled(lower, upper, f, g, plan, count)

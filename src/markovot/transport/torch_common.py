@@ -71,9 +71,7 @@ class TorchEngine:
         real_x = torch.arange(self.n, device=self.device) < rows_x.sizes[pair_x].unsqueeze(1)
         real_y = torch.arange(self.m, device=self.device) < rows_y.sizes[pair_y].unsqueeze(1)
         self.real = real_x.unsqueeze(2) & real_y.unsqueeze(1)  # (P, n, m)
-        self.cost = torch.zeros(
-            self.shape, dtype=torch.float64, device=self.device
-        )  # of each item's last sweep
+        self.cost = torch.zeros(self.shape, dtype=torch.float64, device=self.device)  # of each item's last sweep
 
     def _adopt(self, cost: Tensor, active: Tensor) -> Tensor:
         """Keep the cost of the items that are swept now, without padding. Returns the range of the change."""
