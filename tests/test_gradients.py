@@ -43,7 +43,10 @@ def problem_of(case: str, **options: float) -> Problem:
 
 def stored(problem: Problem, layouts: tuple[str, str]) -> dict[str, np.ndarray | None]:
     """The entries in which each law may vary: the stored ones of a sparse chain, all of a dense one."""
-    keep = lambda rows, layout: rows > 0 if layout == "sparse" else None  # noqa: E731
+
+    def keep(rows: np.ndarray, layout: str) -> np.ndarray | None:
+        return rows > 0 if layout == "sparse" else None
+
     return {"A": keep(problem.A, layouts[0]), "B": keep(problem.B, layouts[1]), "nu": None, "mu": None}
 
 

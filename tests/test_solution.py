@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import markovot
-from markovot import MarkovChain, PolicyIteration, SolveError, Status, ValueIteration
+from markovot import ChainSolution, MarkovChain, PolicyIteration, SolveError, Status, ValueIteration
 from oracles import Problem, centred, entropic, random_problem
 from solving import DENSE, MIXED, SPARSE, chain, gradients, solve
 
@@ -71,10 +71,11 @@ def test_solve_error_names_items_residual_and_repair() -> None:
     parts = [a_problem(delta=delta) for delta in (1.0, 0.02, 1.0, 0.02)]
     x, y = chain(torch.tensor(parts[0].A), "uniform"), chain(torch.tensor(parts[0].B), "uniform")
     delta = torch.tensor([part.delta for part in parts]).double()
-    call = lambda **options: markovot.discounted_wl(  # noqa: E731
-        x, y, torch.tensor(parts[0].D), delta=delta, epsilon=0.05,
-        solver=PolicyIteration(rtol=1e-9, max_iter=2), **options,
-    )  # fmt: skip
+    cost, solver = torch.tensor(parts[0].D), PolicyIteration(rtol=1e-9, max_iter=2)
+
+    def call(**options: bool) -> ChainSolution:
+        return markovot.discounted_wl(x, y, cost, delta=delta, epsilon=0.05, solver=solver, **options)
+
     message = r"2 items \(1, 3\) did not converge: after 2 iterations .*\d.*wanted 9\.\d+e-10.*Raise `max_iter`"
     with pytest.raises(SolveError, match=message) as caught:
         call()

@@ -3,105 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from scipy.special import logsumexp
 from torch.testing import assert_close
 
+from local_problems import Case
 from markovot.transport import gather, shared_kernel, torch_common
 from markovot.transport.gather import GatherEngine
 from markovot.transport.rows import Rows
-from markovot.transport.shared_kernel import SharedKernelEngine, UnsafeRange
+from markovot.transport.shared_kernel import SharedKernelEngine
 
 ENGINES = [GatherEngine, SharedKernelEngine]
 TIGHT = 1e-11
-
-
-def random_rows(sizes, degree, seed):
-    """A batch of chains of these sizes, padded; each row has up to `degree` entries (None: all)."""
-    rng = np.random.default_rng(seed)
-    n = max(sizes)
-    indptr, indices, values = np.zeros((len(sizes), n + 1), dtype=np.int64), [], []
-    for chain, size in enumerate(sizes):
-        for i in range(n):
-            indptr[chain, i] = sum(map(len, indices))
-            if i < size:
-                count = size if degree is None else rng.integers(1, min(degree, size) + 1)
-                indices.append(np.sort(rng.choice(size, count, replace=False)))
-                values.append(rng.dirichlet(np.ones(count)))
-        indptr[chain, n] = sum(map(len, indices))
-    return Rows(
-        torch.tensor(sizes), torch.from_numpy(indptr), torch.from_numpy(np.concatenate(indices)),
-        torch.from_numpy(np.concatenate(values)),
-    )  # fmt: skip
-
-
-class Case:
-    """Three items over two chains of X and three of Y, of different sizes, each with its epsilon and cost."""
-
-    def __init__(self, degree_x=None, degree_y=None, seed=0, scale=1.0):
-        self.x = random_rows([5, 3], degree_x, seed)
-        self.y = random_rows([2, 6, 4], degree_y, seed + 1)
-        self.pair_x, self.pair_y = torch.tensor([0, 1, 1]), torch.tensor([1, 2, 1])
-        self.epsilon = torch.tensor([0.3, 0.1, 0.05], dtype=torch.float64)
-        generator = torch.Generator().manual_seed(seed)
-        self.cost = scale * torch.rand(3, 5, 6, generator=generator, dtype=torch.float64)
-        self.v = torch.randn(3, 5, 6, generator=generator, dtype=torch.float64)
-        self.active = torch.ones(3, dtype=torch.bool)
-        self.dense_x, self.dense_y = self.x.to_dense(), self.y.to_dense()
-
-    def engine(self, kind):
-        return kind(self.x, self.y, self.pair_x, self.pair_y, self.epsilon)
-
-    def swept(self, kind):
-        engine = self.engine(kind)
-        engine.sweep(self.cost, self.gap(), self.active)
-        return engine
-
-    def gap(self, gap=0.0):
-        return torch.full((3,), gap, dtype=torch.float64)
-
-    def problems(self):
-        """Item, i, j, the two rows, and the real part of the cost, for every real problem."""
-        for p in range(3):
-            n, m = int(self.x.sizes[self.pair_x[p]]), int(self.y.sizes[self.pair_y[p]])
-            a, b = self.dense_x[self.pair_x[p], :n, :n].numpy(), self.dense_y[self.pair_y[p], :m, :m].numpy()
-            for i in range(n):
-                for j in range(m):
-                    yield p, i, j, a[i], b[j], self.cost[p, :n, :m].numpy()
-
-    def solutions(self):
-        """Item, i, j, value, plan, potentials continued to all states, and KL."""
-        for p, i, j, a, b, cost in self.problems():
-            yield p, i, j, *sinkhorn(a, b, cost, float(self.epsilon[p]))
-
-    def real(self):
-        mask = torch.zeros(3, 5, 6, dtype=torch.bool)
-        for p, i, j, *_ in self.problems():
-            mask[p, i, j] = True
-        return mask
-
-    def transition_couplings(self):
-        """The true plans as one (3, nm, nm) array."""
-        full = torch.zeros(3, 5, 6, 5, 6, dtype=torch.float64)
-        for p, i, j, _, plan, *_ in self.solutions():
-            full[p, i, j, : plan.shape[0], : plan.shape[1]] = torch.from_numpy(plan)
-        return full.view(3, 30, 30)
-
-
-def sinkhorn(a, b, cost, epsilon):
-    """Value, plan, potentials and KL of one problem, by log-domain Sinkhorn steps to 1e-14."""
-    with np.errstate(divide="ignore"):
-        log_a, log_b = np.log(a), np.log(b)
-    g = np.zeros(len(b))
-    for _ in range(100_000):
-        f = -epsilon * logsumexp(log_b + (g - cost) / epsilon, axis=1)
-        new = -epsilon * logsumexp(log_a[:, None] + (f[:, None] - cost) / epsilon, axis=0)
-        done = np.abs(new - g).max() < 1e-15
-        g = new
-        if done:
-            break
-    plan = a[:, None] * b * np.exp((f[:, None] + g - cost) / epsilon)
-    kl = (plan * (f[:, None] + g - cost)).sum() / epsilon
-    return a @ f + b @ g, plan, f, g, kl
 
 
 def centred(gradient, mask):
@@ -346,67 +257,6 @@ def test_rows_of_very_different_degrees():
     assert len(sparse.buckets) == 4
     assert_close(sparse.sweep(cost, gap, one)[0], dense.sweep(cost, gap, one)[0], rtol=0, atol=1e-12)
     assert_close(sparse.apply(cost, one), dense.apply(cost, one), rtol=0, atol=TIGHT)
-
-
-@pytest.mark.parametrize("factor", [1e3, 1e-4])
-def test_engines_agree_far_from_the_origin(factor):
-    """Costs that are far from zero, by more than the kernel could hold without its shifts."""
-    case = Case(seed=7)
-    moved = case.cost + factor * torch.arange(5)[:, None] + 1e3
-    gap = case.gap(1e-9)
-    lower, upper = case.engine(SharedKernelEngine).sweep(moved, gap, case.active)
-    low, high = case.engine(GatherEngine).sweep(moved, gap, case.active)
-    assert (lower <= high).all()
-    assert (low <= upper).all()
-    assert (upper - lower < 1e-6).all()
-
-
-@pytest.mark.parametrize("scale", [3.0, 10.0, 25.0])
-def test_shared_kernel_at_small_epsilon(scale):
-    """Ranges of up to 500 epsilon, where Sinkhorn's steps alone would take for ever."""
-    case = Case(seed=8, scale=scale)
-    lower, upper = case.engine(SharedKernelEngine).sweep(case.cost, case.gap(1e-8), case.active)
-    low, high = case.engine(GatherEngine).sweep(case.cost, case.gap(1e-8), case.active)
-    assert (upper - lower <= 1.05e-8 + 1e-11).all()
-    assert (lower <= high).all()
-    assert (low <= upper).all()
-
-
-def test_shared_kernel_hands_what_is_left_to_the_explicit_solver(monkeypatch):
-    monkeypatch.setattr(shared_kernel, "MAX_NEWTON", 1)
-    case, calls = Case(seed=9, scale=25.0), []
-    original = shared_kernel.solve_transport
-    monkeypatch.setattr(
-        shared_kernel, "solve_transport", lambda *args, **kwargs: calls.append(1) or original(*args, **kwargs)
-    )
-    engine = case.engine(SharedKernelEngine)
-    lower, upper = engine.sweep(case.cost, case.gap(1e-8), case.active)
-    assert calls
-    assert (upper - lower <= 1.05e-8 + 1e-11).all()
-    full = case.transition_couplings()
-    assert_close(
-        engine.apply(case.v, case.active).view(3, 30),
-        (full @ case.v.view(3, 30, 1))[..., 0],
-        rtol=0,
-        atol=1e-5,
-    )
-
-
-def test_unsafe_ranges_are_refused_and_leave_the_engine_as_it_was():
-    case = Case(seed=10)
-    engine = case.swept(SharedKernelEngine)
-    before = engine.apply(case.v, case.active)
-    with pytest.raises(UnsafeRange):
-        engine.sweep(1e3 * case.cost, case.gap(), case.active)
-    assert torch.equal(engine.apply(case.v, case.active), before)
-    # One item is enough, but only if it is active.
-    cost = case.cost.clone()
-    cost[2] *= 1e3
-    with pytest.raises(UnsafeRange):
-        engine.sweep(cost, case.gap(), case.active)
-    engine.sweep(cost, case.gap(), torch.tensor([True, True, False]))
-    assert SharedKernelEngine.is_safe(torch.tensor([1.0, 5.0]), torch.tensor([0.01, 0.01]))
-    assert not SharedKernelEngine.is_safe(torch.tensor([1.0, 7.0]), torch.tensor([0.01, 0.01]))
 
 
 @pytest.mark.parametrize("kind", ENGINES)

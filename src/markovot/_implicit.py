@@ -29,7 +29,8 @@ class _Implicit(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise NotImplementedError(
                 "second-order gradients (create_graph=True) are not available for this function: its backward pass is "
-                "one linear solve that autograd cannot see. Call backward() or torch.autograd.grad() without create_graph."
+                "one linear solve that autograd cannot see. Call backward() or torch.autograd.grad() without "
+                "create_graph."
             )
         _ = ctx.saved_tensors  # raises where an input was written to since the forward pass
         return None, *ctx.pullback(tuple(ctx.needs_input_grad[1:]), *grad_outputs)

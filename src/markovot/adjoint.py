@@ -11,11 +11,13 @@ so with the ONE solve `K^T L = v`
     grad A_ik = (1 - delta) sum_j L_ij f_ij^k       grad epsilon = (1 - delta) <L, KL>
     grad B_jl = (1 - delta) sum_i L_ij g_ij^l
 
-The distance itself, `d = OT(nu, mu; C*)`, contributes `v = pi_0`, grad nu = f_0, grad mu = g_0, and its KL to grad epsilon.
-(Brugere, Wan and Wang 2023, and their notes on the gradient, where F^T L is the contraction with the potentials.)
+The distance itself, `d = OT(nu, mu; C*)`, contributes `v = pi_0`, grad nu = f_0, grad mu = g_0, and its KL to grad
+epsilon. (Brugere, Wan and Wang 2023, and their notes on the gradient, where F^T L is the contraction with the
+potentials.)
 
-Off the support of a row its potential is the soft c-transform, the derivative for mass moved there. Potentials are defined
-up to a constant, so gradients in laws are defined on the tangent space of the simplex: `centre_rows` makes their mean zero.
+Off the support of a row its potential is the soft c-transform, the derivative for mass moved there. Potentials are
+defined up to a constant, so gradients in laws are defined on the tangent space of the simplex: `centre_rows` and
+`centre_law` make their mean zero.
 """
 
 from dataclasses import dataclass, field
@@ -59,6 +61,23 @@ class Inputs(NamedTuple):
     epsilon: Tensor  # (P,)
 
 
+class Needed(NamedTuple):
+    """Which of the `Inputs` want a gradient."""
+
+    ground: bool
+    x: bool
+    y: bool
+    initial_x: bool
+    initial_y: bool
+    discount: bool
+    epsilon: bool
+
+    @property
+    def adjoint(self) -> bool:
+        """Whether some of them take part in the fixed point, so that its adjoint must be solved."""
+        return self.ground or self.x or self.y or self.discount or self.epsilon
+
+
 @dataclass
 class Solved:
     """A solved batch: what the solution shows, and what its gradient needs."""
@@ -70,6 +89,7 @@ class Solved:
     entries_x: Entries
     entries_y: Entries
     cost_to_go: Tensor  # (P, n, m), the middle of the enclosure of C*, zero at padding
+    wanted: Tensor  # (P,), the error that the solver was to reach
     rtol: float
     _occupation: Tensor | None = field(default=None, init=False)
 
@@ -94,11 +114,10 @@ class Solved:
     def pullback(
         self, needed: tuple[bool, ...], grad_value: Tensor | None, grad_cost_to_go: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        """Gradients in `Inputs`, of which only the needed ones are computed."""
-        need = Inputs(*needed)
+        """Gradients in `Inputs`, in their order, of which only the needed ones are computed."""
+        need = Needed(*needed)
         engine, given = self.bellman.engine, self.inputs
-        inner = need.ground or need.x or need.y or need.discount or need.epsilon
-        adjoint = self._pulled(grad_value, grad_cost_to_go) if inner else torch.zeros_like(given.ground)
+        adjoint = self._pulled(grad_value, grad_cost_to_go) if need.adjoint else torch.zeros_like(given.ground)
         seed = torch.zeros_like(given.discount) if grad_value is None else grad_value
         passed_on = (1 - given.discount)[:, None, None] * adjoint
         result: dict[str, Tensor | None] = dict.fromkeys(Inputs._fields)
@@ -115,8 +134,9 @@ class Solved:
         if need.discount:
             result["discount"] = (adjoint * (given.ground - self.fixed_point.enclosure.local)).flatten(1).sum(1)
         if need.epsilon:
-            result["epsilon"] = (passed_on * engine.kl()).flatten(1).sum(1) + seed * self.outer.kl(self.cost_to_go, given.epsilon)
-        return tuple(Inputs(**result))
+            own = seed * self.outer.kl(self.cost_to_go, given.epsilon)
+            result["epsilon"] = (passed_on * engine.kl()).flatten(1).sum(1) + own
+        return tuple(result.values())
 
     def _pulled(self, grad_value: Tensor | None, grad_cost_to_go: Tensor | None) -> Tensor:
         """L for the v of a loss; linear, so the part of the value is a multiple of the occupation."""
@@ -141,7 +161,7 @@ def centre_law(gradient: Tensor, real: Tensor | None) -> Tensor:
 
 
 def centre_rows(gradient: Tensor, entries: Entries) -> Tensor:
-    """A gradient in transition rows, projected on the tangent space: rows have mean zero over the entries that may vary."""
+    """A gradient in transition rows, projected likewise: mean zero over the entries of a row that may vary."""
     if entries.pattern is None:
         real = entries.mask[:, :, None] & entries.mask[:, None, :]
         mean = (gradient * real).sum(2, keepdim=True) / real.sum(2, keepdim=True).clamp(min=1)
@@ -154,13 +174,13 @@ def centre_rows(gradient: Tensor, entries: Entries) -> Tensor:
 
 
 class Problem(NamedTuple):
-    """A batch of pairs: the tensors, the chains' rows, which chain of each an item takes, what may vary, what is real."""
+    """A batch of P pairs of chains."""
 
     inputs: Inputs
-    rows: tuple[Rows, Rows]
-    pairs: tuple[Tensor, Tensor]
-    entries: tuple[Entries, Entries]
-    mask: Tensor | None
+    rows: tuple[Rows, Rows]  # of the chains X, and of the chains Y
+    pairs: tuple[Tensor, Tensor]  # int64 (P,) each: which chain of X and of Y an item takes
+    entries: tuple[Entries, Entries]  # where the rows may vary
+    mask: Tensor | None  # bool (P, n, m): pairs of real states; None: all
 
 
 def solve(problem: Problem, solver: Solver, *, init: Solved | None = None, polish: bool = False) -> Solved:
@@ -171,6 +191,9 @@ def solve(problem: Problem, solver: Solver, *, init: Solved | None = None, polis
         solver: how, and how accurately.
         init: a solved problem of the same shape to start from.
         polish: go a step further than the tolerance, for gradients.
+
+    Returns:
+        The solved problem. Items that miss the tolerance are told by `fixed_point.status`; nothing is raised.
     """
     inputs = problem.inputs
     spread = cost_range(inputs.ground, problem.mask)
@@ -195,7 +218,7 @@ def _solve(bellman: Bellman, problem: Problem, solver: Solver, init: Solved | No
     gap = (1 - FIXED_POINT_SHARE) * wanted * (POLISH if polish else 1.0)
     warm = None if init is None else init.outer.g
     outer = solve_problems(inputs.initial_x, inputs.initial_y, centre, inputs.epsilon, gap, init=warm)
-    solved = Solved(bellman, found, outer, inputs, *problem.entries, cost_to_go=centre, rtol=solver.rtol)
+    solved = Solved(bellman, found, outer, inputs, *problem.entries, cost_to_go=centre, wanted=wanted, rtol=solver.rtol)
     for item, (bound, limit) in enumerate(zip(solved.error_bound.tolist(), wanted.tolist(), strict=True)):
         if found.status[item] is Status.CONVERGED and not bound <= limit:
             found.status[item] = Status.STALLED

@@ -29,25 +29,47 @@ class Engine(Protocol):
 
     solves_whole: bool
 
-    def warm_start(self, other: "Engine") -> None: ...
+    def warm_start(self, other: "Engine") -> None:
+        """Take over what helps from an engine that solved problems of the same shape."""
 
-    def sweep(self, cost: Tensor, gap: Tensor, active: Tensor) -> tuple[Tensor, Tensor]: ...
+    def sweep(self, cost: Tensor, gap: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
+        """Lower and upper values of all local problems (P, n, m), `gap` (P,) apart, for the active items."""
 
-    def apply(self, v: Tensor, active: Tensor) -> Tensor: ...
+    def policy_iteration(
+        self,
+        ground: Tensor,
+        discount: Tensor,
+        tolerance: Tensor,
+        scale: Tensor,
+        start: Tensor | None,
+        *,
+        polish: bool,
+        max_iter: int,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The whole loop of `fixed_point.iterate`: where it ended, and C; only called where `solves_whole`."""
 
-    def apply_transpose(self, v: Tensor, active: Tensor) -> Tensor: ...
+    def apply(self, v: Tensor, active: Tensor) -> Tensor:
+        """P v, (P, n, m), for the active items."""
+
+    def apply_transpose(self, v: Tensor, active: Tensor) -> Tensor:
+        """P^T v, likewise."""
 
     def solve(
         self, rhs: Tensor, discount: Tensor, tolerance: Tensor, active: Tensor, *, transpose: bool, max_iter: int
-    ) -> Linear: ...
+    ) -> Linear:
+        """The x of `(I - (1 - delta) P) x = rhs`, or of its transpose, for the active items."""
 
-    def kl(self) -> Tensor: ...
+    def kl(self) -> Tensor:
+        """KL(pi_ij | A_i x B_j) of all plans, (P, n, m)."""
 
-    def gradient_x(self, weights: Tensor, pattern: Rows | None) -> Tensor: ...
+    def gradient_x(self, weights: Tensor, pattern: Rows | None) -> Tensor:
+        """`sum_j weights_ij f_ij` for the rows of the chains X, at the pattern's entries (None: all)."""
 
-    def gradient_y(self, weights: Tensor, pattern: Rows | None) -> Tensor: ...
+    def gradient_y(self, weights: Tensor, pattern: Rows | None) -> Tensor:
+        """`sum_i weights_ij g_ij` for the rows of the chains Y, likewise."""
 
-    def couplings(self, item: int) -> tuple[Tensor, Tensor, Tensor]: ...
+    def couplings(self, item: int) -> tuple[Tensor, Tensor, Tensor]:
+        """All plans of an item: rows i*m+j, columns k*m+l, and the masses there."""
 
 
 class Enclosure(NamedTuple):

@@ -161,7 +161,7 @@ def resolve_cost(cost: Any, x: MarkovChain, y: MarkovChain) -> Tensor:
     Raises:
         TypeError: not a cost, integers, or a dtype other than the chains'.
         ValueError: wrong shapes, non-finite costs, missing features, different devices, batches that do not
-        broadcast.
+            broadcast.
     """
     validate.same_kind("x", x.parameter, "y", y.parameter)
     if isinstance(cost, Cost) and cost.needs_features:
@@ -212,8 +212,8 @@ def _broadcast(matrix: Tensor, x: MarkovChain, y: MarkovChain) -> torch.Size:
         )
     batches = (tuple(x.batch_shape), tuple(y.batch_shape), tuple(matrix.shape[:-2]))
     try:
-        return torch.broadcast_shapes(*batches)
-    except RuntimeError:
+        return validate.broadcast(*batches)
+    except ValueError:
         raise ValueError(
             f"batches of shapes {batches[0]} (x), {batches[1]} (y) and {batches[2]} (cost) do not broadcast. "
             "Trailing dimensions must be equal or one."

@@ -33,19 +33,20 @@ def discounted_wl(
     $$d = OT_\epsilon(\nu, \mu; C^*), \qquad
       C^*_{ij} = \delta D_{ij} + (1 - \delta)\, OT_\epsilon(A_i, B_j; C^*),$$
 
-    with $OT_\epsilon(a, b; C) = \min_\pi \langle \pi, C \rangle + \epsilon\, KL(\pi | a \otimes b)$: the least expected cost
-    of the pair of states at a random time, geometric with parameter delta, over all ways to run the two chains together.
+    with $OT_\epsilon(a, b; C) = \min_\pi \langle \pi, C \rangle + \epsilon\, KL(\pi | a \otimes b)$: the least expected
+    cost of the pair of states at a random time, geometric with parameter delta, over all ways to run the two chains
+    together.
 
     Args:
         x: a chain with n states, or whatever `as_chain` accepts, or a batch of them; transition A, initial law nu.
         y: the same with m states; transition B, initial law mu. Batch dimensions are broadcast.
         cost: ground cost D between states: a tensor (*batch, n, m), or an object of `markovot.costs`.
-        delta: in (0, 1]; a number or a tensor (*batch). The chance to stop at each step: 1 compares initial laws only, small
-            values look about 1/delta steps ahead.
+        delta: in (0, 1]; a number or a tensor (*batch). The chance to stop at each step: 1 compares initial laws only,
+            small values look about 1/delta steps ahead.
         epsilon: positive, in units of the cost; a number or a tensor (*batch). Smaller is closer to the unregularised
             distance: the entropic bias is at most about (1 - delta) / delta * epsilon * log(degree).
-        solver: `PolicyIteration` (default) or `ValueIteration`, with the certified tolerance `rtol`. It does not change the
-            answer beyond `error_bound`.
+        solver: `PolicyIteration` (default) or `ValueIteration`, with the certified tolerance `rtol`. It does not change
+            the answer beyond `error_bound`.
         init: an earlier solution of a problem of the same shape, to start from; for training loops, where it saves most
             of the work.
         throw: raise a `SolveError` if some item did not converge, rather than return it with its status.
@@ -59,10 +60,10 @@ def discounted_wl(
         SolveError: not converged (see `throw`).
 
     Note:
-        Differentiable in the cost (and the features behind it), both transitions (dense: all entries, sparse: the stored
-        ones), both initial laws, delta and epsilon; first order. Gradients in laws and rows are centred. Where an input
-        requires a gradient, one more step is taken past the tolerance, since a gradient is as good as `C*`. Computed in
-        float64 whatever the dtype; deterministic. Memory O(n m (dx + dy)), dx and dy the largest degrees.
+        Differentiable in the cost (and the features behind it), both transitions (dense: all entries, sparse: the
+        stored ones), both initial laws, delta and epsilon; first order. Gradients in laws and rows are centred. Where
+        an input requires a gradient, one more step is taken past the tolerance, since a gradient is as good as `C*`.
+        Computed in float64 whatever the dtype; deterministic. Memory O(n m (dx + dy)), dx and dy the largest degrees.
 
     References:
         Brugere, Wan, Wang: Distances for Markov Chains, and Their Differentiation (arXiv 2302.08621).
@@ -96,14 +97,14 @@ def discounted_wl(
     assert solved is not None
     solution = _package(solved, value, cost_to_go, batch, x)
     if throw:
-        solution.raise_unless_converged(solved.bellman.tolerance(solver.rtol).view(batch))
+        solution.raise_unless_converged(solved.wanted.view(batch))
     return solution
 
 
 def _batch_shape(*shapes: torch.Size) -> torch.Size:
     try:
-        return torch.broadcast_shapes(*shapes)
-    except RuntimeError:
+        return validate.broadcast(*shapes)
+    except ValueError:
         raise ValueError(
             f"delta, epsilon: batches of shapes {tuple(shapes[1])} (delta), {tuple(shapes[2])} (epsilon) and "
             f"{tuple(shapes[0])} (chains and cost) do not broadcast. Give numbers, or one value for each item."
@@ -113,7 +114,7 @@ def _batch_shape(*shapes: torch.Size) -> torch.Size:
 def _inputs(
     x: MarkovChain, y: MarkovChain, ground: Tensor, delta: Tensor, epsilon: Tensor, batch: torch.Size
 ) -> Inputs:
-    """Everything the distance is differentiable in, in float64, one item after another; autograd undoes the broadcasting."""
+    """What the distance is differentiable in, as float64 items in a row; autograd undoes the broadcasting."""
     n, m = x.num_states, y.num_states
     return Inputs(
         ground.double().expand(*batch, n, m).reshape(-1, n, m),
@@ -127,7 +128,7 @@ def _inputs(
 
 
 def _normalised(law: Tensor) -> Tensor:
-    """A law that sums to one within its dtype's tolerance, summing to one in float64; a constant factor for autograd."""
+    """A law that sums to one as its dtype can, made to do so in float64; the factor is a constant for autograd."""
     return law / law.detach().sum(-1, keepdim=True)
 
 

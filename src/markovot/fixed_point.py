@@ -1,8 +1,9 @@
 """The one outer loop: iterate a Bellman operator until the certificate meets the tolerance.
 
-Policy iteration is Newton's method for `C - T(C) = 0`. The derivative of T at C is `(1 - delta) P`, P the plans, so a step
-solves `K x = T(C) - C` with `K = I - (1 - delta) P`. T is concave and monotone, so from any start the first exact step lands
-above C* and the sequence then decreases to it: no line search is needed. Steps are solved only as far as they help.
+Policy iteration is Newton's method for `C - T(C) = 0`. The derivative of T at C is `(1 - delta) P`, P the plans, so a
+step solves `K x = T(C) - C` with `K = I - (1 - delta) P`. T is concave and monotone, so from any start the first exact
+step lands above C* and the sequence then decreases to it: no line search is needed. Steps are solved only as far as
+they help.
 """
 
 import math
@@ -33,8 +34,8 @@ class PolicyIteration:
     """Newton's method for the fixed point: few steps at every delta.
 
     Args:
-        rtol: wanted certified error, relative to the range of the cost (to one where the range is zero). The default 1e-4
-            is far below the entropic bias at usual epsilon; 1e-10 is within reach in float64.
+        rtol: wanted certified error, relative to the range of the cost (to one where the range is zero). The default
+            1e-4 is far below the entropic bias at usual epsilon; 1e-10 is within reach in float64.
         max_iter: sweeps over all local problems. 3 to 10 are usual.
     """
 
@@ -77,12 +78,15 @@ class Solver(Protocol):
     """What the loop asks of a method."""
 
     @property
-    def rtol(self) -> float: ...
+    def rtol(self) -> float:
+        """Wanted certified error, relative to the range of the cost."""
 
     @property
-    def max_iter(self) -> int: ...
+    def max_iter(self) -> int:
+        """The most sweeps it may take."""
 
-    def step(self, bellman: Bellman, enclosure: Enclosure, forcing: Tensor, active: Tensor) -> Tensor: ...
+    def step(self, bellman: Bellman, enclosure: Enclosure, forcing: Tensor, active: Tensor) -> Tensor:
+        """The next C - the present one, apart from T(C) - C, solved to `forcing` (P,) for the active items."""
 
 
 def check_solver(solver: object) -> None:
@@ -116,6 +120,9 @@ def iterate(bellman: Bellman, solver: Solver, tolerance: Tensor, start: Tensor |
         tolerance: wanted radius of the enclosure.
         start: first C (P, n, m). Default: the cost to go of the independent coupling, itself a policy, so above C*.
         polish: go one step further than the tolerance asks, for gradients, which are as good as C.
+
+    Returns:
+        Where each item ended, and whether it met the tolerance; nothing is raised.
     """
     scale = bellman.spread
     if isinstance(solver, PolicyIteration) and bellman.engine.solves_whole:

@@ -15,8 +15,8 @@ from markovot.chains import MarkovChain, as_chain
 from markovot.costs import Cost
 from markovot.fixed_point import PolicyIteration, Solver
 
-# Pairs are solved in batches of about so many entries of cost: enough that calls from Python cost little, and not so many that
-# torch would wake its own threads for elementwise operations, which then compete with ours.
+# Pairs are solved in batches of about so many entries of cost: enough that calls from Python cost little, and not so
+# many that torch would wake its own threads for elementwise operations, which then compete with ours.
 BATCH_ENTRIES = 1 << 15
 
 
@@ -50,7 +50,8 @@ def distance_matrix(
         chains: chains of any sizes, or what `as_chain` accepts, with features for the cost; on the CPU.
         cost: an object of `markovot.costs`, symmetric in its two arguments.
         delta: as in `discounted_wl`.
-        epsilon: as in `discounted_wl`. With entropy the distance of a chain to itself is above zero; the diagonal shows it.
+        epsilon: as in `discounted_wl`. With entropy the distance of a chain to itself is above zero; the diagonal shows
+            it.
         solver: as in `discounted_wl`.
         progress: show a progress bar.
 
@@ -58,7 +59,16 @@ def distance_matrix(
         A `PairwiseSolution`; pairs that did not converge keep their value, bound and status.
 
     Raises:
-        ValueError: no chains, chains on another device, or what `discounted_wl` raises for bad input.
+        TypeError: something that is not a chain, chains of different dtypes.
+        ValueError: no chains, chains without features or on another device, or what `discounted_wl` raises for bad
+            input.
+
+    Note:
+        Not differentiable: for gradients, call `discounted_wl` on the pairs that matter. Each pair is solved once, in
+        batches of pairs of like size, in float64; deterministic. Memory: a few batches of about 30000 entries of cost.
+
+    References:
+        As `discounted_wl`.
 
     Example:
         >>> import markovot, networkx

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from markovot import validate
-from markovot._implicit import implicit
+from markovot._implicit import Pullback, implicit
 from markovot.adjoint import centre_law
 from markovot.solution import Solution, Status, statuses
 from markovot.transport.single import Coupled, solve_problems
@@ -32,7 +32,7 @@ def transport_cost(
         throw: raise a `SolveError` if some item did not converge.
 
     Returns:
-        A `Solution`.
+        A `Solution`, values in units of the cost.
 
     Raises:
         TypeError: integer or mixed dtypes.
@@ -40,8 +40,9 @@ def transport_cost(
         SolveError: not converged.
 
     Note:
-        Differentiable (first order) in a, b, cost and epsilon; gradients in laws are centred. Damped Newton on the dual:
-        tens of steps at any epsilon, each O(n m min(n, m)).
+        Differentiable (first order) in a, b, cost and epsilon; gradients in laws are centred. Damped Newton on the
+        dual: tens of steps at any epsilon, each O(n m min(n, m)). Computed in float64 whatever the dtype;
+        deterministic.
 
     References:
         Feydy et al.: Interpolating between Optimal Transport and MMD using Sinkhorn Divergences (2019), for the
@@ -70,9 +71,9 @@ def transport_cost(
     wanted = rtol * torch.where(spread > 0, spread, 1.0)
     solved: _Solved | None = None
 
-    def solve(*tensors: Tensor) -> tuple[tuple[Tensor], Any]:
+    def solve(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor) -> tuple[tuple[Tensor], Pullback]:
         nonlocal solved
-        solved = _Solved(*tensors, solve_problems(*tensors, wanted))
+        solved = _Solved(a, b, cost, epsilon, solve_problems(a, b, cost, epsilon, wanted))
         return (solved.found.value,), solved.pullback
 
     (value,) = implicit(solve, *inputs)
@@ -93,7 +94,8 @@ def _check(a: Tensor, b: Tensor, cost: Tensor) -> None:
     validate.floating("cost", cost)
     if cost.shape[-2:] != (a.shape[-1], b.shape[-1]):
         raise ValueError(
-            f"cost: shape {tuple(cost.shape)} does not end in {(a.shape[-1], b.shape[-1])}, the numbers of states of a and b."
+            f"cost: shape {tuple(cost.shape)} does not end in {(a.shape[-1], b.shape[-1])}, the numbers of states of a "
+            "and b."
         )
     validate.finite("cost", cost)
 
@@ -101,8 +103,8 @@ def _check(a: Tensor, b: Tensor, cost: Tensor) -> None:
 def _batch_shape(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor) -> torch.Size:
     shapes = a.shape[:-1], b.shape[:-1], cost.shape[:-2], epsilon.shape
     try:
-        return torch.broadcast_shapes(*shapes)
-    except RuntimeError:
+        return validate.broadcast(*shapes)
+    except ValueError:
         listed = ", ".join(str(tuple(shape)) for shape in shapes)
         raise ValueError(f"a, b, cost, epsilon: batches of shapes {listed} do not broadcast.") from None
 

@@ -1,7 +1,6 @@
 """What every solver returns, and how it fails."""
 
 import enum
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +14,16 @@ class Status(enum.Enum):
 
     CONVERGED = "The certified error meets the tolerance."
     MAX_ITER_REACHED = (
-        "The solver used all its iterations before the certified error met the tolerance. Raise `max_iter`, or ask for less "
-        "with a larger `rtol`; with ValueIteration and a small delta, use PolicyIteration."
+        "The solver used all its iterations before the certified error met the tolerance. Raise `max_iter`, or ask for "
+        "less with a larger `rtol`; with ValueIteration and a small delta, use PolicyIteration."
     )
     STALLED = (
-        "The certified error stopped falling before it met the tolerance, which happens where rounding takes over. Ask for "
-        "less with a larger `rtol`, or raise `epsilon`; float32 inputs are solved in float64 already."
+        "The certified error stopped falling before it met the tolerance, which happens where rounding takes over. Ask "
+        "for less with a larger `rtol`, or raise `epsilon`; float32 inputs are solved in float64 already."
     )
     NOT_FINITE = (
-        "The computation left the range of floating point numbers. Check the size of the costs, and scale cost and epsilon "
-        "by the same factor (the value scales with it)."
+        "The computation left the range of floating point numbers. Check the size of the costs, and scale cost and "
+        "epsilon by the same factor (the value scales with it)."
     )
 
 
@@ -46,8 +45,8 @@ class Solution:
         status: a `Status`, or for a batch an array of them.
         num_iter: iterations of the solver, a tensor (*batch).
         plan: the optimal coupling of the two laws (*batch, n, m), a probability.
-        potentials: the dual potentials f (*batch, n) and g (*batch, m) of `plan`, defined up to a constant that is added to
-            one and taken from the other.
+        potentials: the dual potentials f (*batch, n) and g (*batch, m) of `plan`, defined up to a constant that is
+            added to one and taken from the other.
     """
 
     value: Tensor
@@ -64,7 +63,14 @@ class Solution:
         return torch.as_tensor(np.asarray(flags))
 
     def raise_unless_converged(self, wanted: Tensor) -> None:
-        """Raise a `SolveError` that names the items that did not converge, their bounds, and the repair."""
+        """Raise a `SolveError` that names the items that did not converge, their bounds, and the repair.
+
+        Args:
+            wanted: the error bound that each item was to meet (*batch), in units of the cost.
+
+        Raises:
+            SolveError: some item did not converge.
+        """
         failed = [index for index in np.ndindex(self.value.shape) if _at(self.status, index) is not Status.CONVERGED]
         if not failed:
             return
@@ -102,18 +108,26 @@ class ChainSolution(Solution):
 
     @property
     def alignment(self) -> Tensor:
-        """The discounted occupation of the optimally coupled pair of chains, a probability on pairs of states (*batch, n, m).
+        """The discounted occupation of the optimally coupled chains, a probability on pairs of states (*batch, n, m).
 
-        `delta K^-T pi_0` with `K = I - (1 - delta) P`: the law of (X_T, Y_T) at the random time T. It says how the states
-        of X and Y correspond, and it is the gradient of the distance in the cost. Computed on first use by one linear solve.
+        `delta K^-T pi_0` with `K = I - (1 - delta) P`: the law of (X_T, Y_T) at the random time T. It says how the
+        states of X and Y correspond, and it is the gradient of the distance in the cost. Computed on first use by one
+        linear solve.
         """
         return self._details.alignment()
 
     def coupling(self, i: int, j: int) -> Tensor:
-        """The optimal coupling (n, m) of the rows `x[i]` and `y[j]`; for batches, index the solution's item first.
+        """The optimal coupling of the rows `x[i]` and `y[j]`.
+
+        Args:
+            i: a state of x, counted from 0.
+            j: a state of y.
+
+        Returns:
+            A dense tensor (n, m) with marginals `x[i]` and `y[j]`.
 
         Raises:
-            ValueError: the solution is of a batch.
+            ValueError: the solution is of a batch; `transition_coupling(item)` serves these.
             IndexError: no such states.
         """
         return self._details.coupling(i, j)
@@ -121,11 +135,15 @@ class ChainSolution(Solution):
     def transition_coupling(self, item: int = 0) -> Any:
         """The optimal coupled chain on pairs of states: a SciPy sparse array (nm, nm) whose rows sum to one.
 
-        Row `i * m + j` holds the coupling of `x[i]` and `y[j]`, column `k * m + l` the next pair. `.toarray()` makes it
-        dense, with (nm)^2 entries.
-
         Args:
             item: which item of a batch, counted in row-major order.
+
+        Returns:
+            A `scipy.sparse.csr_array`. Row `i * m + j` holds the coupling of `x[i]` and `y[j]`, column `k * m + l` the
+            next pair. `.toarray()` makes it dense, with (nm)^2 entries.
+
+        Raises:
+            IndexError: no such item.
         """
         return self._details.transition_coupling(item)
 
@@ -137,6 +155,3 @@ def statuses(found: list[Status], shape: torch.Size) -> Any:
     array = np.empty(len(found), dtype=object)
     array[:] = found
     return array.reshape(shape)
-
-
-Lazy = Callable[[], Tensor]

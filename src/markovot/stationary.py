@@ -40,9 +40,8 @@ def stationary_distribution(transition: Any) -> Tensor:
 
     Raises:
         TypeError: integers, half precision, or something that is not a matrix.
-        ValueError: rows that are not probability distributions, or several closed classes (sets of states
-        that are never
-            left), since then the stationary law is not unique.
+        ValueError: rows that are not probability distributions, or several closed classes (sets of states that are
+            never left), since then the stationary law is not unique.
 
     Note:
         Differentiable in `transition`, once; a sparse tensor receives the gradient on its stored entries. The

@@ -256,3 +256,9 @@ def regularisation(value: Any, *, dtype: torch.dtype, device: torch.device) -> T
         "epsilon: 0 asks for exact transport, which is not available yet. Use a small positive epsilon, for "
         "instance a thousandth of the cost's range."
     )
+
+
+def broadcast(*shapes: tuple[int, ...]) -> torch.Size:
+    """The common shape of several, or ValueError."""
+    # Not torch.broadcast_shapes: it imports sympy, which takes half a second.
+    return torch.Size(np.broadcast_shapes(*shapes))

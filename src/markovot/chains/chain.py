@@ -51,11 +51,13 @@ class MarkovChain(ChainBase):
                 numbers, vectors or strings (see `label_code`), one for each state.
             state_names: names of the n states, for results.
 
+        Returns:
+            The chain, in the layout, dtype and on the device of `transition`.
+
         Raises:
             TypeError: integers, half precision, mixed dtypes, or something that is not a matrix.
-            ValueError: negative or non-finite entries, rows that do not sum to one (within 1e-6 in float32,
-            1e-9 in float64),
-                wrong shapes, no states.
+            ValueError: negative or non-finite entries, rows that do not sum to one (within 1e-6 in float32, 1e-9 in
+                float64), wrong shapes, no states.
 
         Example:
             >>> import torch
@@ -99,6 +101,9 @@ class MarkovChain(ChainBase):
             dead_ends: what a state with no way out does: "stay" where it is, jump to any state ("uniform"),
                 or raise ("error").
             state_names: names of the n states, for results.
+
+        Returns:
+            The chain, in the layout of `adjacency`.
 
         Raises:
             TypeError: tensors of integers or half precision, or something that is not a matrix.
@@ -155,6 +160,9 @@ class MarkovChain(ChainBase):
                 order.
             dead_ends: "stay", "uniform" or "error", as in `from_adjacency`.
 
+        Returns:
+            The chain; its states are the nodes in the graph's order, and `state_names` their names.
+
         Raises:
             TypeError: not a networkx graph, or a weight or a feature of the wrong type.
             ValueError: no nodes, a negative or non-finite weight, a node without a feature.
@@ -202,6 +210,9 @@ class MarkovChain(ChainBase):
             dead_ends: "stay", "uniform" or "error" for states that no step was seen to leave, as in
                 `from_adjacency`.
             state_names: the n names, in order. Default: integers have none, names are sorted.
+
+        Returns:
+            The chain.
 
         Raises:
             TypeError: states that are neither integers nor names.
@@ -256,6 +267,9 @@ class MarkovChain(ChainBase):
         Args:
             chains: single chains, of one dtype and on one device, all with features (of one kind) or all
                 without.
+
+        Returns:
+            A batch with one dimension; `num_states` is the size of the largest chain.
 
         Raises:
             TypeError: something else than chains, different dtypes.

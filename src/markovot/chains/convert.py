@@ -26,6 +26,9 @@ def as_chain(obj: Any) -> MarkovChain:
     Args:
         obj: any of these.
 
+    Returns:
+        A single chain or a batch.
+
     Raises:
         TypeError: anything else.
         ValueError: what `from_transitions`, `from_networkx` and `stack` raise.

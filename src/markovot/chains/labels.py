@@ -83,8 +83,8 @@ def encode(values: Sequence[Any], names: Sequence[Any]) -> Tensor:
         Labels: int64 (n,), see `label_code`.
 
     Raises:
-        TypeError: numbers mixed with labels or vectors, since such a feature could not be compared between
-        graphs. ValueError: vectors of different lengths, numbers that are not finite.
+        TypeError: numbers mixed with labels or vectors, since such a feature could not be compared between graphs.
+        ValueError: vectors of different lengths, numbers that are not finite.
     """
     kinds = ["number" if _is_number(v) else "vector" if _is_vector(v) else "label" for v in values]
     for kind, value, name in zip(kinds, values, names, strict=True):

@@ -16,8 +16,8 @@ def engine_classes(rows_x: Rows, rows_y: Rows, epsilon: Tensor, cost_range: Tens
     """Engines for these chains, epsilon and range of costs: the fastest first, the last one safe at any range.
 
     Compiled kernels on the CPU; matrix products for large dense chains, and on other devices for dense ones, where
-    `exp(-C / epsilon)` stays within floating point; padded gathers on other devices otherwise. An engine that meets a cost
-    outside its range raises `UnsafeRange`, and the next one takes over.
+    `exp(-C / epsilon)` stays within floating point; padded gathers on other devices otherwise. An engine that meets a
+    cost outside its range raises `UnsafeRange`, and the next one takes over.
     """
     chosen: list[Any] = []
     on_cpu = rows_x.values.device.type == "cpu"

@@ -1,7 +1,7 @@
 """How accurately the steps of policy iteration are taken: shared by the loop in Python and the compiled one.
 
-Measured on MUTAG, on sparse chains of 64 and 256 states and on dense ones of 64: halving or doubling any of these changes
-the time by less than a tenth.
+Measured on MUTAG, on sparse chains of 64 and 256 states and on dense ones of 64: halving or doubling any of these
+changes the time by less than a tenth.
 """
 
 # Local problems are solved to this share of what the certificate still allows, or of the last residual.

@@ -24,6 +24,7 @@ class Rows:
 
     @property
     def num_states(self) -> int:
+        """The number of states n, padding included."""
         return self.indptr.shape[1] - 1
 
     @cached_property
