@@ -36,7 +36,7 @@ from markovot.transport.shared_kernel import UnsafeRange
 from markovot.transport.single import Coupled, solve_problems
 
 # The adjoint is solved to this share of the solver's rtol, and never asked for more than rounding allows.
-ADJOINT_SHARE, ADJOINT_FLOOR = 1e-3, 1e-14
+ADJOINT_SHARE, ADJOINT_FLOOR = 1e-2, 1e-14
 ADJOINT_STEPS = 1000
 # Of the wanted error, the share that the fixed point may take; the initial coupling takes the rest.
 FIXED_POINT_SHARE = 0.9

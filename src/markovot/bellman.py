@@ -28,6 +28,7 @@ class Engine(Protocol):
     """
 
     solves_whole: bool
+    has_threads: bool
 
     def warm_start(self, other: "Engine") -> None:
         """Take over what helps from an engine that solved problems of the same shape."""

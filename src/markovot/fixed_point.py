@@ -7,6 +7,7 @@ they help.
 """
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -27,6 +28,7 @@ from markovot.transport.forcing import (
     START_SHARE,
     START_STEPS,
 )
+from markovot.transport.threads import own_threads
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,12 @@ def iterate(bellman: Bellman, solver: Solver, tolerance: Tensor, start: Tensor |
     scale = bellman.spread
     if isinstance(solver, PolicyIteration) and bellman.engine.solves_whole:
         return _iterate_whole(bellman, solver, tolerance, scale, start, polish)
+    with own_threads() if bellman.engine.has_threads else nullcontext():
+        return _iterate(bellman, solver, tolerance, start, polish)
+
+
+def _iterate(bellman: Bellman, solver: Solver, tolerance: Tensor, start: Tensor | None, polish: bool) -> FixedPoint:
+    scale = bellman.spread
     num_items = len(tolerance)
     active = torch.ones(num_items, dtype=torch.bool, device=tolerance.device)
     cost = independent_cost(bellman, scale, active) if start is None else start

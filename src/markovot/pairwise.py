@@ -65,7 +65,8 @@ def distance_matrix(
 
     Note:
         Not differentiable: for gradients, call `discounted_wl` on the pairs that matter. Each pair is solved once, in
-        batches of pairs of like size, in float64; deterministic. Memory: a few batches of about 30000 entries of cost.
+        batches of pairs of like size, in float64; deterministic. Memory: one batch at a time, of about 30000 entries
+        of cost, and its plans.
 
     References:
         As `discounted_wl`.

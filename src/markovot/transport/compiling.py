@@ -1,8 +1,8 @@
 """Compile kernels with numba, and keep the machine code on disk without ever running stale code.
 
-Numba's own disk cache looks at the file of a kernel, not at the files of the kernels that it calls. Here the stamp of a
-cached kernel is a digest of every source file in this folder. The cache lies in `$MARKOVOT_CACHE_DIR` where that is set,
-else beside other caches of the user; where neither can be written, in a temporary folder.
+Numba's own disk cache looks at the file of a kernel, not at the files of the kernels that it calls. Here the stamp of
+a cached kernel is a digest of every source file in this folder. The cache lies in `$MARKOVOT_CACHE_DIR` where that is
+set, else beside other caches of the user; where neither can be written, in a temporary folder.
 """
 
 import hashlib
@@ -60,22 +60,23 @@ class _Locator(_CacheLocator):
 
 
 class _CacheImpl(CompileResultCacheImpl):
-    _locator_classes = (_Locator,)
+    _locator_classes: list[type[object]] = [_Locator]  # noqa: RUF012 (declared so by numba)
 
 
 class _KernelCache(FunctionCache):
     _impl_class = _CacheImpl
 
 
+_njit: Any = numba.njit  # its stubs do not know all options
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
-# Parts of kernels are called from compiled code alone: without an entry from Python they need no machine code of their own,
-# which halves the time that the first call takes to compile.
+# Parts of kernels are called from compiled code alone: without an entry from Python they need no machine code of their
+# own, which takes a third off the time that the first call compiles.
 _INTERNAL: dict[str, Any] = {"no_cpython_wrapper": True}
 
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile `function` on first use: without the interpreter lock, and cached on disk."""
-    dispatcher: Any = numba.njit(**_OPTIONS)(function)
+    dispatcher = _njit(**_OPTIONS)(function)
     dispatcher._cache = _KernelCache(function)
     return dispatcher
 
@@ -86,9 +87,9 @@ def helper(function: Callable[..., Any]) -> Any:
     Without allocations it can do without numba's reference counts. These are atomic operations, and counting the arrays
     of a batch at every call took ten times as long as the arithmetic.
     """
-    return numba.njit(**_OPTIONS, **_INTERNAL, _nrt=False)(function)
+    return _njit(**_OPTIONS, **_INTERNAL, _nrt=False)(function)
 
 
 def allocating_helper(function: Callable[..., Any]) -> Any:
     """Compile a part of kernels that makes arrays."""
-    return numba.njit(**_OPTIONS, **_INTERNAL)(function)
+    return _njit(**_OPTIONS, **_INTERNAL)(function)

@@ -14,7 +14,7 @@ from markovot.transport.kernels import INDEPENDENT, RECOMPUTED, STORED, Batch, C
 from markovot.transport.kernels_policy import Problem, Result
 from markovot.transport.rows import Rows
 from markovot.transport.simd import LANES
-from markovot.transport.threads import run
+from markovot.transport.threads import own_threads, run
 
 # Plans are kept, not recomputed at every product, as long as all of them take at most this many bytes.
 STORED_BYTES = 1 << 27
@@ -32,6 +32,8 @@ class CompiledEngine:
     The lanes run over the states of the chain with the smaller rows, so that the Newton systems are small: the engine
     swaps the chains where that is the first. It works on the CPU, in float64.
     """
+
+    has_threads = True
 
     def __init__(self, rows_x: Rows, rows_y: Rows, pair_x: Tensor, pair_y: Tensor, epsilon: Tensor) -> None:
         self._n, self._m = rows_x.num_states, rows_y.num_states
@@ -183,7 +185,8 @@ class CompiledEngine:
         if bool((active & ~small).any()):
             product = self.apply_transpose if transpose else self.apply
             large = active & ~small
-            result = bicgstab(product, rhs, discount, tolerance, large, transpose=transpose, max_iter=max_iter)
+            with own_threads():
+                result = bicgstab(product, rhs, discount, tolerance, large, transpose=transpose, max_iter=max_iter)
         chosen = np.flatnonzero((active & small).numpy())
         if chosen.size:
             batch = self._transposable() if transpose else self._batch

@@ -40,9 +40,8 @@ COOLING = 0.25
 STAGE_ERROR = 0.1  # relative error of the worst column at which the temperature falls
 ROUND_OFF = 8 * 2.0**-52
 ACHIEVABLE = 2.0**-46  # gap, relative to the costs, below which rounding rules
-# Wide groups begin with Sinkhorn steps, which need no Hessian (an evaluation then costs a width-th or so), and go over to
-# Newton for good when such a step leaves more than this share of the marginal error. Measured on Dirichlet marginals of 16
-# to 128 states and uniform costs: the two cost the same at a range of about 8 epsilon.
+# Wide groups begin with Sinkhorn steps, which need no Hessian, and go over to Newton for good when such a step leaves
+# more than this share of the marginal error.
 NARROW, SINKHORN_GAIN = 12, 0.5
 RIDGE = 1e-13
 TRUST = 8.0  # largest first step, in temperatures: the potentials move by a few of them as one falls to the next
@@ -224,9 +223,9 @@ def _start(w, rows, width, target, warmth):
 def solve_group(w, rows, width, target, gap, warmth, plan, start):
     """Solve the eight problems of the group `w` to `upper - lower <= gap`.
 
-    `w.g` holds the first potentials; `target`, `gap` and `warmth` are vecs. `warmth` says how far they may be from good ones, in units of the cost: infinite
-    for a cold start. On return `w.g`, `w.f`, the plan at `plan[start:]` belong together. Returns S, the gap, and the
-    number of evaluations.
+    `w.g` holds the first potentials; `target` (epsilon), `gap` and `warmth` are vecs. `warmth` says how far the
+    potentials may be from good ones, in units of the cost: infinite for a cold start. On return `w.g`, `w.f` and the
+    plan at `plan[start:]` belong together. Returns lower and upper values, and the number of evaluations.
     """
     spread, size, eps = _start(w, rows, width, target, warmth)
     limit = spread + eps

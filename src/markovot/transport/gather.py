@@ -1,5 +1,6 @@
 """Local transport on gathered supports: the torch engine for sparse rows, on any device."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -73,7 +74,7 @@ class GatherEngine(TorchEngine):
         self.warm = torch.zeros_like(self.pair_x, dtype=torch.bool)
         return buckets
 
-    def _chunks(self, bucket: _Bucket, active: Tensor | None, width: int):  # type: ignore[no-untyped-def]
+    def _chunks(self, bucket: _Bucket, active: Tensor | None, width: int) -> Iterator[_Chunk]:
         """The problems of the active items, in chunks within the budget of `width` numbers a problem."""
         places = torch.arange(len(bucket.problems), device=self.device)
         if active is not None:

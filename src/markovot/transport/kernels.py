@@ -21,8 +21,9 @@ Side = namedtuple("Side", "indptr index weight")
 Columns = namedtuple("Columns", "indptr row position")
 # Groups of eight states of the second chains; see `layout.py`.
 Lanes = namedtuple("Lanes", "groups states count mask width start before total index weight")
-# For each item: the chains it couples and how many states the first has, where its data begin, epsilon, and how its plans
-# come about. `size` and `stride` are those of all items' cost matrices, `max_degree` and `max_width` bound all local problems.
+# For each item: the chains it couples and how many states the first has, where its data begin, epsilon, and how its
+# plans come about. `size` and `stride` are those of all items' cost matrices, `max_degree` and `max_width` bound all
+# local problems.
 Items = namedtuple("Items", "x y rows f_start g_start plan_start size stride epsilon mode max_degree max_width")
 # Potentials and (for items of mode STORED) plans.
 State = namedtuple("State", "f g plan")

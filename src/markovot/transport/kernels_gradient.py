@@ -1,7 +1,8 @@
 """Compiled contractions of the potentials, on and off the support: the gradients in the transition matrices.
 
-Off the support of a row, the potential is its soft c-transform: the derivative of the transport value for mass that is
-moved there. On the support the two agree (exactly for f, to the marginal error for g), so one formula serves all entries.
+Off the support of a row, the potential is its soft c-transform: the derivative of the transport value for mass that
+is moved there. On the support the two agree (exactly for f, to the marginal error for g), so one formula serves all
+entries.
 """
 
 import numpy as np
@@ -41,9 +42,10 @@ def row_potentials(tasks, batch, cost, weights, pattern, out_start, out):
 
 @kernel
 def lane_potentials(tasks, batch, cost, weights, pattern, out_start, out):
-    """out[lane entry of state j, state l] = sum_i weights_ij g_ij^l, g the soft c-transform of f, on the pattern's entries.
+    """out[lane entry of state j, state l] = sum_i weights_ij g_ij^l, g the soft c-transform of f.
 
-    The tasks are ranges of groups here, and `pattern` is laid out in the same groups as the lanes.
+    Only the pattern's entries are wanted. The tasks are ranges of groups here, and `pattern` is laid out in the same
+    groups as the lanes.
     """
     items, side = batch.items, batch.side
     for t in range(tasks.shape[0]):

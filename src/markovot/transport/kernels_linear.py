@@ -45,8 +45,8 @@ def _dot(v, w):
 def solve_item(batch, p, discount, transpose, cost, b, x, tolerance, max_iter, work):
     """Solve K x = b (or the transpose) for item p from the first guess x, in place. Returns the residual's norm.
 
-    The norm is recomputed from x at the end of every run, so that no drift of the recurrence goes unnoticed. Products leave
-    padded states alone; what they write to is zeroed first.
+    The norm is recomputed from x at the end of every run, so that no drift of the recurrence goes unnoticed. Products
+    leave padded states alone; what they write to is zeroed first.
     """
     r, shadow, d, kd, s, ks, scratch = work
     for e in range(x.size):

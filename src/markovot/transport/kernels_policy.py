@@ -64,8 +64,8 @@ def _span(x):
 def policy_iteration(tasks, batch, problem, result, cold, polish, max_iter, steps):
     """Run every item of `tasks[:, 0]` to its tolerance; `result.cost` holds first costs unless `cold`.
 
-    `steps` are the most iterations of the first and the other linear systems (arguments, since numba would compile their
-    solver anew for each constant).
+    `steps` are the most iterations of the first and the other linear systems (arguments, since numba would compile
+    their solver anew for each constant).
     """
     size = batch.items.size
     work, step = make_vectors(size), np.empty(size)

@@ -71,7 +71,7 @@ def solve_problems(tasks, problems, wanted, g, lower, upper, count):
 
 @kernel
 def finish(problems, epsilon, g, f, plan):
-    """The plan of potentials g with exact rows, f to go with it, and the soft c-transforms g at columns without mass."""
+    """The plan of potentials g with exact rows, f to go with it, and g at columns without mass (soft c-transforms)."""
     a, b, cost = problems
     for q in range(a.shape[0]):
         for k in range(a.shape[1]):

@@ -9,7 +9,7 @@ arithmetic ones, between a vec and a float. Everything else is a function of thi
 """
 
 import operator
-from typing import Any
+from typing import Any, ClassVar
 
 from llvmlite import ir
 from numba import types
@@ -28,11 +28,15 @@ _I32 = ir.IntType(32)
 
 
 class VecType(types.Type):
+    """Numba's type of a vec: eight doubles."""
+
     def __init__(self) -> None:
         super().__init__(name="markovot.vec")
 
 
 class MaskType(types.Type):
+    """Numba's type of a mask: eight truth values."""
+
     def __init__(self) -> None:
         super().__init__(name="markovot.mask")
 
@@ -69,7 +73,7 @@ def _constant(value: float) -> Any:
 def _arithmetic(op: Any, emit: Any) -> None:
     @infer_global(op)
     class _Template(ConcreteTemplate):
-        cases = [
+        cases: ClassVar[list[Any]] = [
             signature(vec, vec, vec),
             signature(vec, vec, types.float64),
             signature(vec, types.float64, vec),
@@ -98,7 +102,7 @@ _arithmetic(operator.truediv, lambda b, x, y: b.fdiv(x, y, flags=_CONTRACT))
 def _comparison(op: Any, symbol: str) -> None:
     @infer_global(op)
     class _Template(ConcreteTemplate):
-        cases = [signature(mask, vec, vec), signature(mask, vec, types.float64)]
+        cases: ClassVar[list[Any]] = [signature(mask, vec, vec), signature(mask, vec, types.float64)]
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         left, right = args
@@ -117,7 +121,7 @@ for _op, _symbol in ((operator.lt, "<"), (operator.le, "<="), (operator.gt, ">")
 def _logical(op: Any, emit: Any) -> None:
     @infer_global(op)
     class _Template(ConcreteTemplate):
-        cases = [signature(mask, mask, mask)]
+        cases: ClassVar[list[Any]] = [signature(mask, mask, mask)]
 
     lower_builtin(op, MaskType, MaskType)(lambda context, builder, sig, args: emit(builder, *args))
 
@@ -128,7 +132,7 @@ _logical(operator.or_, lambda b, x, y: b.or_(x, y))
 
 @infer_global(operator.invert)
 class _Invert(ConcreteTemplate):
-    cases = [signature(mask, mask)]
+    cases: ClassVar[list[Any]] = [signature(mask, mask)]
 
 
 lower_builtin(operator.invert, MaskType)(lambda context, builder, sig, args: builder.not_(args[0]))
@@ -305,8 +309,8 @@ def lane_max(typingctx: Any, value: Any) -> Any:
     return types.float64(vec), codegen
 
 
-# exp(x) = 2^k exp(r) with k = round(x / log 2) and |r| <= log(2)/2, where the Taylor polynomial of degree 13 is exact to
-# rounding. Adding 1.5 * 2^52 rounds to an integer and leaves it in the low bits, from where it is shifted into the
+# exp(x) = 2^k exp(r) with k = round(x / log 2) and |r| <= log(2)/2, where the Taylor polynomial of degree 13 is exact
+# to rounding. Adding 1.5 * 2^52 rounds to an integer and leaves it in the low bits, from where it is shifted into the
 # exponent. log 2 is split in two so that k * log 2 loses nothing.
 _LOG2_HIGH, _LOG2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 _SHIFTER = 6755399441055744.0

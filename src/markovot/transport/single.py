@@ -1,5 +1,6 @@
 """Transport problems with costs of their own: the initial coupling, and `transport_cost`."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,9 +8,12 @@ import torch
 from torch import Tensor
 
 from markovot.transport import newton
+from markovot.transport.threads import own_threads, run
 
 # Up to this many states on the smaller side, the compiled kernel is the faster one; beyond, BLAS in the torch solver.
 COMPILED_STATES = 96
+# Up to so many entries, operations are too short for torch's threads to gain more than their waiting costs.
+SERIAL_ENTRIES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,11 @@ def solve_problems(
         init: first potentials g (Q, m).
     """
     if a.device.type == "cpu" and min(a.shape[1], b.shape[1]) <= COMPILED_STATES:
-        return _compiled(*(tensor.detach().contiguous() for tensor in (a, b, cost, epsilon, gap)), init)
-    found = newton.solve_transport(a, b, cost, epsilon, gap=gap, init=init)
+        a, b, cost = (tensor.detach().contiguous() for tensor in (a, b, cost))
+        return _compiled(a, b, cost, epsilon.contiguous(), gap.contiguous(), init)
+    serial = a.device.type == "cpu" and cost.numel() <= SERIAL_ENTRIES
+    with own_threads() if serial else nullcontext():
+        found = newton.solve_transport(a, b, cost, epsilon, gap=gap, init=init)
     plan = newton.plan(a, b, found.g, cost, epsilon)
     return Coupled(found.lower, found.upper, found.f, found.g, plan, found.num_iter)
 
@@ -57,7 +64,6 @@ def solve_problems(
 def _compiled(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor, gap: Tensor, init: Tensor | None) -> Coupled:
     from markovot.transport import kernels_single
     from markovot.transport.simd import LANES
-    from markovot.transport.threads import run
 
     num = len(a)
     swap = a.shape[1] < b.shape[1]  # the Newton systems are those of the second side

@@ -5,8 +5,10 @@ does not change a result. A forked child makes a pool of its own.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -22,9 +24,31 @@ def _pool(process: int, workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, thread_name_prefix="markovot")
 
 
+_workers: ContextVar[int | None] = ContextVar("markovot_workers", default=None)
+
+
+@contextmanager
+def own_threads() -> Iterator[None]:
+    """Keep torch's threads asleep, so that kernels have the cores.
+
+    torch spreads every operation on more than 32,768 numbers over threads that go on spinning for the next one; next to
+    kernels on threads of ours, on a machine that has other work too, that cost ten times what it gained. The setting is
+    that of the calling thread, and is put back.
+    """
+    workers = _workers.get() or torch.get_num_threads()
+    token = _workers.set(workers)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _workers.reset(token)
+
+
 def run(call: Callable[[Any], Any], tasks: Any, work: Any) -> list[Any]:
     """Call `call(part)` for contiguous parts of `tasks`, side by side where the `work` (an array) pays for it."""
-    workers = torch.get_num_threads()
+    workers = _workers.get() or torch.get_num_threads()
     total = work.sum()
     if workers == 1 or len(tasks) < 2 or total < 2 * WORTH_A_THREAD:
         return [call(tasks)]

@@ -55,6 +55,7 @@ class TorchEngine:
     """
 
     solves_whole = False
+    has_threads = False
 
     def warm_start(self, other: object) -> None:
         """Nothing: here a first cost that is nearly right saves sweeps, and old potentials save little in each."""
