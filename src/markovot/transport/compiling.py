@@ -16,11 +16,14 @@ from typing import Any
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
+_HERE = Path(__file__).parent
+
 
 @cache
-def _sources_digest() -> str:
+def sources_digest(folder: Path) -> str:
+    """A stamp that changes with every source file in the folder, and with numba."""
     digest = hashlib.sha256(numba.__version__.encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(folder.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -49,10 +52,10 @@ class _Locator(_CacheLocator):
         return str(cache_directory())
 
     def get_source_stamp(self) -> str:
-        return _sources_digest()
+        return sources_digest(_HERE)
 
     def get_disambiguator(self) -> str:
-        return _sources_digest()[:16]
+        return sources_digest(_HERE)[:16]
 
     @classmethod
     def from_function(cls, py_func: Callable[..., Any], py_file: str) -> "_Locator":
