@@ -196,8 +196,8 @@ def solve(problem: Problem, solver: Solver, *, init: Solved | None = None, polis
         The solved problem. Items that miss the tolerance are told by `fixed_point.status`; nothing is raised.
     """
     inputs = problem.inputs
-    spread = cost_range(inputs.ground, problem.mask)
-    for engine_class in engine_classes(*problem.rows, inputs.epsilon, spread):
+    classes = engine_classes(*problem.rows, inputs.epsilon, lambda: cost_range(inputs.ground, problem.mask))
+    for engine_class in classes:
         engine = engine_class(*problem.rows, *problem.pairs, inputs.epsilon)
         if init is not None:
             engine.warm_start(init.bellman.engine)

@@ -93,7 +93,10 @@ def discounted_wl(
         solved = _solve(Inputs(*tensors), x, y, batch, solver, init, polish=needs_gradient)
         return (solved.outer.value, solved.cost_to_go), solved.pullback
 
-    value, cost_to_go = implicit(run, *inputs)
+    if needs_gradient:
+        value, cost_to_go = implicit(run, *inputs)
+    else:
+        (value, cost_to_go), _ = run(*(tensor.detach() for tensor in inputs))
     assert solved is not None
     solution = _package(solved, value, cost_to_go, batch, x)
     if throw:

@@ -1,6 +1,7 @@
 """The compiled engine: sparse, dense and mixed chains on the CPU."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,6 @@ class CompiledEngine:
         side = Side(*layout.side_arrays(rows_x, row_stride))
         lanes = Lanes(*layout.lane_arrays(rows_y, self._order, column_stride)[0])
         self._batch = self._allocate(side, lanes, pair_x.numpy(), pair_y.numpy(), epsilon.numpy())
-        self._tasks, self._task_work = self._cut()
         self._cost = np.zeros(0)
         self.evaluations = 0
 
@@ -64,11 +64,12 @@ class CompiledEngine:
         state = State(np.zeros(f_start[-1]), np.zeros(g_start[-1]), np.empty(kept))
         items = Items(
             x, y, sizes, f_start[:-1], g_start[:-1], plan_start[:-1], self._n * self._m, self._row_stride, epsilon,
-            np.full(x.size, INDEPENDENT), int(np.diff(side.indptr).max(initial=1)), int(lanes.width.max(initial=1)),
+            np.full(x.size, INDEPENDENT), self._rows.max_degree, self._lane_rows.max_degree,
         )  # fmt: skip
         return Batch(items, side, _NO_COLUMNS, lanes, state)
 
-    def _cut(self) -> tuple[Any, Any]:
+    @cached_property
+    def _row_tasks(self) -> tuple[Any, Any]:
         """Cut the rows of every item into tasks: an array (item, first, last) and the work of each."""
         sizes = self._batch.items.rows
         pieces = np.clip(self._entries // TASK_ENTRIES, 1, np.maximum(sizes, 1))
@@ -79,14 +80,18 @@ class CompiledEngine:
         return np.stack([item, first, last], axis=1), self._entries[item] // pieces[item]
 
     def _run(self, call: Callable[[Any], Any], active: Tensor | None = None) -> list[Any]:
+        tasks, work = self._row_tasks
         if active is None or bool(active.all()):
-            return run(call, self._tasks, self._task_work)
-        chosen = active.numpy()[self._tasks[:, 0]]
-        return run(call, self._tasks[chosen], self._task_work[chosen])
+            return run(call, tasks, work)
+        chosen = active.numpy()[tasks[:, 0]]
+        return run(call, tasks[chosen], work[chosen])
 
     def _whole(self, items: Any) -> Any:
         """Tasks that are whole items."""
-        return np.stack([items, np.zeros_like(items), self._batch.items.rows[items]], axis=1)
+        tasks = np.zeros((items.size, 3), dtype=np.int64)
+        tasks[:, 0] = items
+        tasks[:, 2] = self._batch.items.rows[items]
+        return tasks
 
     def _transposable(self) -> Batch:
         """The batch with the columns of the first chains, which only products with P^T need."""

@@ -1,5 +1,6 @@
 """Which engine solves the local problems."""
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -12,8 +13,10 @@ from markovot.transport.shared_kernel import SharedKernelEngine
 DENSE_DEGREE = 40
 
 
-def engine_classes(rows_x: Rows, rows_y: Rows, epsilon: Tensor, cost_range: Tensor) -> list[Any]:
+def engine_classes(rows_x: Rows, rows_y: Rows, epsilon: Tensor, cost_range: Callable[[], Tensor]) -> list[Any]:
     """Engines for these chains, epsilon and range of costs: the fastest first, the last one safe at any range.
+
+    `cost_range` is a function, since only large dense chains need to know.
 
     Compiled kernels on the CPU; matrix products for large dense chains, and on other devices for dense ones, where
     `exp(-C / epsilon)` stays within floating point; padded gathers on other devices otherwise. An engine that meets a
@@ -23,7 +26,7 @@ def engine_classes(rows_x: Rows, rows_y: Rows, epsilon: Tensor, cost_range: Tens
     on_cpu = rows_x.values.device.type == "cpu"
     degree = min(rows_x.degree, rows_y.degree)
     dense = degree >= DENSE_DEGREE if on_cpu else 2 * degree >= max(rows_x.num_states, rows_y.num_states)
-    if dense and SharedKernelEngine.is_safe(cost_range, epsilon):
+    if dense and SharedKernelEngine.is_safe(cost_range(), epsilon):
         chosen.append(SharedKernelEngine)
     if on_cpu:
         from markovot.transport.cpu import CompiledEngine

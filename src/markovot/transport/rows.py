@@ -37,6 +37,11 @@ class Rows:
         """Root mean square of the numbers of stored entries of the real rows."""
         return float((self.degrees.double().square().sum() / self.sizes.sum()).sqrt())
 
+    @cached_property
+    def max_degree(self) -> int:
+        """The largest number of stored entries of a row."""
+        return max(1, int(self.degrees.max()))
+
     def owners(self) -> tuple[Tensor, Tensor]:
         """The chain and the row to which each stored entry belongs, two (nnz,) tensors."""
         degrees = self.degrees
