@@ -38,6 +38,8 @@ from markovot.transport.single import Coupled, solve_problems
 # The adjoint is solved to this share of the solver's rtol, and never asked for more than rounding allows.
 ADJOINT_SHARE, ADJOINT_FLOOR = 1e-2, 1e-14
 ADJOINT_STEPS = 1000
+# A gradient whose residual is above ten times that, and above this, is not handed out.
+ADJOINT_LIMIT = 1e-9
 # Of the wanted error, the share that the fixed point may take; the initial coupling takes the rest.
 FIXED_POINT_SHARE = 0.9
 
@@ -107,9 +109,18 @@ class Solved:
     def _adjoint(self, v: Tensor) -> Tensor:
         tolerance = max(ADJOINT_FLOOR, ADJOINT_SHARE * self.rtol) * v.abs().flatten(1).sum(1)
         active = torch.ones(len(v), dtype=torch.bool, device=v.device)
-        return self.bellman.engine.solve(
+        found = self.bellman.engine.solve(
             v, self.inputs.discount, tolerance, active, transpose=True, max_iter=ADJOINT_STEPS
-        ).x
+        )
+        failed = ~(found.residual <= torch.maximum(10 * tolerance, ADJOINT_LIMIT * v.abs().flatten(1).sum(1)))
+        if bool(failed.any()):
+            item = int(failed.nonzero()[0])
+            raise RuntimeError(
+                f"the adjoint system of item {item} did not converge: its residual is "
+                f"{float(found.residual[item]):.3g}, wanted {float(tolerance[item]):.3g}. Raise delta, or ask for less "
+                "with a larger rtol."
+            )
+        return found.x
 
     def pullback(
         self, needed: tuple[bool, ...], grad_value: Tensor | None, grad_cost_to_go: Tensor | None

@@ -49,10 +49,12 @@ class PolicyIteration:
 
     def step(self, bellman: Bellman, enclosure: Enclosure, forcing: Tensor, active: Tensor) -> Tensor:
         """C - the old C, apart from T(C) - C."""
-        limit = bellman.engine.solve(
+        found = bellman.engine.solve(
             enclosure.residual, bellman.discount, forcing, active, transpose=False, max_iter=LINEAR_STEPS
         )
-        return limit.x - enclosure.residual
+        # A system that was not solved leaves a step of value iteration, which always contracts.
+        solved = found.residual < enclosure.residual.abs().flatten(1).amax(1)
+        return torch.where(solved[:, None, None], found.x - enclosure.residual, 0.0)
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,7 @@ class CompiledEngine:
         return self._row_gradient(weights, pattern) if self._swapped else self._lane_gradient(weights, pattern)
 
     def _row_gradient(self, weights: Tensor, pattern: Rows | None) -> Tensor:
-        wanted = _full_pattern(self._rows) if pattern is None else pattern
+        wanted = _pattern(pattern, self._rows)
         view = Side(*layout.side_arrays(wanted, self._row_stride))
         x = self._batch.items.x
         counts = (view.indptr[:, -1] - view.indptr[:, 0])[x]
@@ -239,7 +239,7 @@ class CompiledEngine:
         return _collect(entry, out, wanted, full=pattern is None)
 
     def _lane_gradient(self, weights: Tensor, pattern: Rows | None) -> Tensor:
-        wanted = _full_pattern(self._lane_rows) if pattern is None else pattern
+        wanted = _pattern(pattern, self._lane_rows)
         fields, entries = layout.lane_arrays(wanted, self._order, self._column_stride)
         view = Lanes(*fields)
         y = self._batch.items.y
@@ -277,8 +277,10 @@ def _starts(counts: Any) -> Any:
     return starts
 
 
-def _full_pattern(rows: Rows) -> Rows:
-    """Every entry of every matrix."""
+def _pattern(pattern: Rows | None, rows: Rows) -> Rows:
+    """The entries that may vary: all (None), the rows' own (whose layouts exist already), or those and some zeros."""
+    if pattern is not None:
+        return rows if pattern.indices is rows.indices else pattern
     batch, n = rows.degrees.shape
     indptr = (torch.arange(batch)[:, None] * n + torch.arange(n + 1)) * n
     indices = torch.arange(n).repeat(batch * n)

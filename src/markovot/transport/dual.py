@@ -35,8 +35,8 @@ from markovot.transport.simd import (
 )
 
 MAX_ITER = 400  # evaluations
-# Evaluations after which what is left is annealed anew, and more slowly: about one problem in 3,000 at tiny epsilon, one in
-# 100 where most masses are tiny too. Of 576,000 random problems none then remained.
+# Evaluations after which what is left is annealed anew, and more slowly: about one problem in 3,000 at tiny epsilon,
+# one in 100 where most masses are tiny too. Of 576,000 random problems none then remained.
 CAUTION = 64
 MAX_WARM_ITER = 12  # evaluations after which a warm start is given up for annealing
 COOLING = 0.25
@@ -45,8 +45,9 @@ ROUND_OFF = 8 * 2.0**-52
 ACHIEVABLE = 2.0**-46  # gap, relative to the costs, below which rounding rules
 # Wide groups begin with Sinkhorn steps, which need no Hessian, and go over to Newton for good when such a step leaves
 # more than this share of the marginal error. Measured on Dirichlet marginals and uniform costs, ranges of 1 to 1000
-# epsilon: up to 12 states Newton alone is the faster one (12: 2.1 to 15 against 1.4 to 16 microseconds a problem), from 32
-# on the mixture is (32: 8 to 177 against 18 to 171; 64: 28 to 980 against 113 to 1059); shares of .3 to .7 are alike.
+# epsilon: up to 12 states the two are alike (12: 2.1 to 15 against 1.4 to 16 microseconds a problem), from 32 on
+# the mixture is faster (32: 8 to 177 against 18 to 171; 64: 28 to 980 against 113 to 1059); shares of .3 to .7 are
+# alike.
 NARROW, SINKHORN_GAIN = 12, 0.5
 RIDGE = 1e-13
 TRUST = 8.0  # largest first step, in temperatures: the potentials move by a few of them as one falls to the next
@@ -302,7 +303,7 @@ def solve_group(w, rows, width, target, gap, warmth, plan, start):
         base_value = select(cooled | back, splat(-np.inf), base_value)
         base_error = select(cooled | back, splat(np.inf), base_error)
         eps = select(cooled, colder, eps)
-        if count == MAX_WARM_ITER or count == CAUTION:
+        if count in (MAX_WARM_ITER, CAUTION):
             stuck = active & (eps <= target) & (spread * COOLING > target) & (base_error > 0.1)
             if count == CAUTION:
                 # the few that are left begin anew, and go slowly

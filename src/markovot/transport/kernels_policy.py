@@ -103,7 +103,10 @@ def policy_iteration(tasks, batch, problem, result, cold, polish, max_iter, step
             share = POLISH if met else 1.0
             forcing = max((POLISH if met else FINAL_SHARE) * goal, FORCING * largest)
             step[:] = 0.0
-            solve_item(batch, p, delta, transpose, result.cost, result.residual[part], step, forcing, steps[1], work)
+            residual = result.residual[part]
+            reached = solve_item(batch, p, delta, transpose, result.cost, residual, step, forcing, steps[1], work)
+            if not reached < largest:
+                step[:] = residual  # the system was not solved: a step of value iteration, which always contracts
             warmth = _span(step)
             for e in range(size):
                 cost[e] += step[e]
