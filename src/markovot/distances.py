@@ -47,8 +47,9 @@ def discounted_wl(
             distance: the entropic bias is at most about (1 - delta) / delta * epsilon * log(degree).
         solver: `PolicyIteration` (default) or `ValueIteration`, with the certified tolerance `rtol`. It does not change
             the answer beyond `error_bound`.
-        init: an earlier solution of a problem of the same shape, to start from; for training loops, where it saves most
-            of the work.
+        init: an earlier solution of a problem of the same shape, to start from, as in training loops. It does not
+            change the answer beyond `error_bound`. Measured with costs that moved by 0.1 %: three to four times as
+            fast at n = m = 256 and small epsilon, a tenth faster where a solve takes 3 ms anyway.
         throw: raise a `SolveError` if some item did not converge, rather than return it with its status.
 
     Returns:
@@ -63,7 +64,8 @@ def discounted_wl(
         Differentiable in the cost (and the features behind it), both transitions (dense: all entries, sparse: the
         stored ones), both initial laws, delta and epsilon; first order. Gradients in laws and rows are centred. Where
         an input requires a gradient, one more step is taken past the tolerance, since a gradient is as good as `C*`.
-        Computed in float64 whatever the dtype; deterministic. Memory O(n m (dx + dy)), dx and dy the largest degrees.
+        Computed in float64 whatever the dtype; deterministic. Memory O(n m (dx + dy)), dx and dy the largest degrees,
+        and on the CPU at most 128 MiB of plans that are kept rather than recomputed. A solution holds on to them.
 
     References:
         Brugere, Wan, Wang: Distances for Markov Chains, and Their Differentiation (arXiv 2302.08621).
