@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from markovot.bellman import Bellman, cost_range
+from markovot.bellman import Bellman, cost_range, tolerance
 from markovot.fixed_point import FixedPoint, Solver, iterate
 from markovot.solution import Status
 from markovot.transport.engines import engine_classes
@@ -222,7 +222,7 @@ def solve(problem: Problem, solver: Solver, *, init: Solved | None = None, polis
 
 def _solve(bellman: Bellman, problem: Problem, solver: Solver, init: Solved | None, polish: bool) -> Solved:
     inputs = problem.inputs
-    wanted = bellman.tolerance(solver.rtol)
+    wanted = tolerance(bellman.spread, solver.rtol)
     start = None if init is None else init.cost_to_go
     found = iterate(bellman, solver, FIXED_POINT_SHARE * wanted, start, polish=polish)
     centre = found.enclosure.centre if bellman.mask is None else found.enclosure.centre * bellman.mask

@@ -107,10 +107,6 @@ class Bellman:
         """The range of the cost, (P,)."""
         return cost_range(self.ground, self.mask)
 
-    def tolerance(self, rtol: float) -> Tensor:
-        """What `rtol` means in units of the cost, (P,): relative to the range, or to one where that is zero."""
-        return rtol * torch.where(self.spread > 0, self.spread, 1.0)
-
     def enclose(self, cost: Tensor, gap: Tensor, active: Tensor) -> Enclosure:
         """Apply T to `cost`, with local values to within `gap`, and enclose the fixed point."""
         lower, upper = self.engine.sweep(cost, gap, active)
@@ -140,3 +136,8 @@ def _smallest(values: Tensor, mask: Tensor | None) -> Tensor:
 def cost_range(ground: Tensor, mask: Tensor | None) -> Tensor:
     """The range of a cost over its real entries, (P,)."""
     return _largest(ground, mask) - _smallest(ground, mask)
+
+
+def tolerance(spread: Tensor, rtol: float) -> Tensor:
+    """What `rtol` means in units of the cost, (P,): relative to its range, or to one where that is zero."""
+    return rtol * torch.where(spread > 0, spread, 1.0)

@@ -125,16 +125,11 @@ def _inputs(
         ground.double().expand(*batch, n, m).reshape(-1, n, m),
         x.parameter.double(),
         y.parameter.double(),
-        _normalised(x.initial.double()).expand(*batch, n).reshape(-1, n),
-        _normalised(y.initial.double()).expand(*batch, m).reshape(-1, m),
+        validate.normalised(x.initial).expand(*batch, n).reshape(-1, n),
+        validate.normalised(y.initial).expand(*batch, m).reshape(-1, m),
         delta.expand(batch).reshape(-1),
         epsilon.expand(batch).reshape(-1),
     )
-
-
-def _normalised(law: Tensor) -> Tensor:
-    """A law that sums to one as its dtype can, made to do so in float64; the factor is a constant for autograd."""
-    return law / law.detach().sum(-1, keepdim=True)
 
 
 def _solve(

@@ -128,21 +128,19 @@ def iterate(bellman: Bellman, solver: Solver, tolerance: Tensor, start: Tensor |
     Returns:
         Where each item ended, and whether it met the tolerance; nothing is raised.
     """
-    scale = bellman.spread
     if isinstance(solver, PolicyIteration) and bellman.engine.solves_whole:
-        return _iterate_whole(bellman, solver, tolerance, scale, start, polish)
+        return _iterate_whole(bellman, solver, tolerance, start, polish)
     with own_threads() if bellman.engine.has_threads else nullcontext():
         return _iterate(bellman, solver, tolerance, start, polish)
 
 
 def _iterate(bellman: Bellman, solver: Solver, tolerance: Tensor, start: Tensor | None, polish: bool) -> FixedPoint:
-    scale = bellman.spread
     num_items = len(tolerance)
     active = torch.ones(num_items, dtype=torch.bool, device=tolerance.device)
-    cost = independent_cost(bellman, scale, active) if start is None else start
+    cost = independent_cost(bellman, active) if start is None else start
     goal = bellman.discount * tolerance  # of the residual
     allowed = LOCAL_SHARE * goal
-    gap = torch.maximum(allowed, LOCAL_FORCING * scale)
+    gap = torch.maximum(allowed, LOCAL_FORCING * bellman.spread)
     num_iter = torch.zeros(num_items, dtype=torch.int64, device=tolerance.device)
     best = torch.full_like(tolerance, torch.inf)
     stale = torch.zeros_like(num_iter)
@@ -172,22 +170,22 @@ def _iterate(bellman: Bellman, solver: Solver, tolerance: Tensor, start: Tensor 
 
 
 def _iterate_whole(
-    bellman: Bellman, solver: PolicyIteration, tolerance: Tensor, scale: Tensor, start: Tensor | None, polish: bool
+    bellman: Bellman, solver: PolicyIteration, tolerance: Tensor, start: Tensor | None, polish: bool
 ) -> FixedPoint:
     """The same loop, run by an engine that has it in compiled code."""
     found, cost = bellman.engine.policy_iteration(
-        bellman.ground, bellman.discount, tolerance, scale, start, polish=polish, max_iter=solver.max_iter
+        bellman.ground, bellman.discount, tolerance, bellman.spread, start, polish=polish, max_iter=solver.max_iter
     )
     enclosure = Enclosure(found["base"], found["low"], found["high"], found["residual"], found["lower"])
     status = _statuses(enclosure.radius, tolerance, found["num_iter"], solver)
     return FixedPoint(enclosure, cost, status, found["num_iter"])
 
 
-def independent_cost(bellman: Bellman, scale: Tensor, active: Tensor) -> Tensor:
+def independent_cost(bellman: Bellman, active: Tensor) -> Tensor:
     """The cost to go where the two chains move independently of each other, roughly solved."""
     delta = bellman.discount[:, None, None]
     rough = bellman.engine.solve(
-        delta * bellman.ground, bellman.discount, START_SHARE * bellman.discount * scale, active,
+        delta * bellman.ground, bellman.discount, START_SHARE * bellman.discount * bellman.spread, active,
         transpose=False, max_iter=START_STEPS,
     )  # fmt: skip
     return rough.x

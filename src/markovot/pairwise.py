@@ -133,7 +133,7 @@ def _solve(
     pair_x, pair_y = torch.from_numpy(i), torch.from_numpy(j)
     mask = stack.mask[pair_x, :, None] & stack.mask[pair_y, None, :]
     ground = torch.where(mask, cost(_vectors(stack, pair_x), _vectors(stack, pair_y)).double(), 0.0)
-    laws = stack.initial.double()
+    laws = validate.normalised(stack.initial)
     inputs = Inputs(
         ground, stack.parameter, stack.parameter, laws[pair_x], laws[pair_y],
         delta.expand(len(i)).contiguous(), epsilon.expand(len(i)).contiguous(),

@@ -10,6 +10,7 @@ from torch import Tensor
 from markovot import validate
 from markovot._implicit import Pullback, implicit
 from markovot.adjoint import centre_law
+from markovot.bellman import cost_range, tolerance
 from markovot.solution import Solution, Status, statuses
 from markovot.transport.single import Coupled, solve_problems
 
@@ -62,13 +63,12 @@ def transport_cost(
     n, m = a.shape[-1], b.shape[-1]
     batch = _batch_shape(a, b, cost, epsilon)
     inputs = (
-        _normalised(a).expand(*batch, n).reshape(-1, n),
-        _normalised(b).expand(*batch, m).reshape(-1, m),
+        validate.normalised(a).expand(*batch, n).reshape(-1, n),
+        validate.normalised(b).expand(*batch, m).reshape(-1, m),
         cost.double().expand(*batch, n, m).reshape(-1, n, m),
         epsilon.expand(batch).reshape(-1),
     )
-    spread = inputs[2].detach().flatten(1).amax(1) - inputs[2].detach().flatten(1).amin(1)
-    wanted = rtol * torch.where(spread > 0, spread, 1.0)
+    wanted = tolerance(cost_range(inputs[2].detach(), None), rtol)
     solved: _Solved | None = None
 
     def solve(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor) -> tuple[tuple[Tensor], Pullback]:
@@ -107,11 +107,6 @@ def _batch_shape(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor) -> torch.S
     except ValueError:
         listed = ", ".join(str(tuple(shape)) for shape in shapes)
         raise ValueError(f"a, b, cost, epsilon: batches of shapes {listed} do not broadcast.") from None
-
-
-def _normalised(law: Tensor) -> Tensor:
-    law = law.double()
-    return law / law.detach().sum(-1, keepdim=True)
 
 
 @dataclass

@@ -258,6 +258,12 @@ def regularisation(value: Any, *, dtype: torch.dtype, device: torch.device) -> T
     )
 
 
+def normalised(law: Tensor) -> Tensor:
+    """A checked law, which sums to one as its dtype can, made to do so in float64; a constant factor for autograd."""
+    law = law.double()
+    return law / law.detach().sum(-1, keepdim=True)
+
+
 def broadcast(*shapes: tuple[int, ...]) -> torch.Size:
     """The common shape of several, or ValueError."""
     # Not torch.broadcast_shapes: it imports sympy, which takes half a second.
