@@ -25,12 +25,16 @@ class Status(enum.Enum):
         "The computation left the range of floating point numbers. Check the size of the costs, and scale cost and "
         "epsilon by the same factor (the value scales with it)."
     )
+    INVALID = (
+        "One of the chains, or a cost between their states, is not valid, and there is no distance. The result names "
+        "the chains and the reasons; costs must be finite."
+    )
 
 
 class SolveError(RuntimeError):
     """Some item was not solved to its tolerance; `solution` holds everything that was computed."""
 
-    def __init__(self, message: str, solution: "Solution") -> None:
+    def __init__(self, message: str, solution: Any) -> None:
         super().__init__(message)
         self.solution = solution
 

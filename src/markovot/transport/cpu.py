@@ -12,7 +12,7 @@ from markovot.linear import Linear, bicgstab
 from markovot.transport import kernels, kernels_gradient, kernels_linear, kernels_policy, layout
 from markovot.transport.forcing import LINEAR_STEPS, START_STEPS
 from markovot.transport.kernels import INDEPENDENT, RECOMPUTED, STORED, Batch, Columns, Items, Lanes, Side, State
-from markovot.transport.kernels_policy import Problem, Result
+from markovot.transport.kernels_policy import Control, Problem, Result
 from markovot.transport.rows import Rows
 from markovot.transport.simd import LANES
 from markovot.transport.threads import own_threads, run
@@ -45,7 +45,7 @@ class CompiledEngine:
         self._rows, self._lane_rows = rows_x, rows_y
         self._row_stride, self._column_stride = row_stride, column_stride
         self._order = layout.state_order(rows_y)
-        side = Side(*layout.side_arrays(rows_x, row_stride))
+        side = Side(*layout.side_arrays(rows_x))
         lanes = Lanes(*layout.lane_arrays(rows_y, self._order, column_stride)[0])
         self._batch = self._allocate(side, lanes, pair_x.numpy(), pair_y.numpy(), epsilon.numpy())
         self._cost = np.zeros(0)
@@ -155,10 +155,9 @@ class CompiledEngine:
             self._warmth(cost),
         )  # fmt: skip
         tasks = self._whole(np.arange(len(discount)))
+        control = Control(start is None, polish, max_iter, START_STEPS, LINEAR_STEPS)
         run(
-            lambda part: kernels_policy.policy_iteration(
-                part, self._batch, problem, result, start is None, polish, max_iter, (START_STEPS, LINEAR_STEPS)
-            ),
+            lambda part: kernels_policy.policy_iteration(part, self._batch, problem, result, control),
             tasks,
             50 * self._entries,
         )
@@ -224,7 +223,7 @@ class CompiledEngine:
 
     def _row_gradient(self, weights: Tensor, pattern: Rows | None) -> Tensor:
         wanted = _pattern(pattern, self._rows)
-        view = Side(*layout.side_arrays(wanted, self._row_stride))
+        view = Side(*layout.side_arrays(wanted))
         x = self._batch.items.x
         counts = (view.indptr[:, -1] - view.indptr[:, 0])[x]
         starts = _starts(counts)

@@ -23,7 +23,6 @@ from markovot.transport.simd import (
     absolute,
     anywhere,
     exp,
-    lane_max,
     load,
     log,
     maximum,
@@ -43,7 +42,7 @@ COOLING = 0.25
 STAGE_ERROR = 0.1  # relative error of the worst column at which the temperature falls
 ROUND_OFF = 8 * 2.0**-52
 ACHIEVABLE = 2.0**-46  # gap, relative to the costs, below which rounding rules
-# Wide groups begin with Sinkhorn steps, which need no Hessian, and go over to Newton for good when such a step leaves
+# Wide problems begin with Sinkhorn steps, which need no Hessian, and go over to Newton for good when such a step leaves
 # more than this share of the marginal error. Measured on Dirichlet marginals and uniform costs, ranges of 1 to 1000
 # epsilon: up to 12 states the two are alike (12: 2.1 to 15 against 1.4 to 16 microseconds a problem), from 32 on
 # the mixture is faster (32: 8 to 177 against 18 to 171; 64: 28 to 980 against 113 to 1059); shares of .3 to .7 are
@@ -226,6 +225,15 @@ def _start(w, rows, width, target, warmth):
 
 
 @helper
+def _is_narrow(w, width):
+    """1 in lanes with few columns that carry mass, else 0; what other lanes hold plays no part."""
+    columns = splat(0.0)
+    for l in range(width):
+        columns = columns + select(load(w.b, l * LANES) > 0.0, splat(1.0), splat(0.0))
+    return select(columns <= 1.0 * NARROW, splat(1.0), splat(0.0))
+
+
+@helper
 def solve_group(w, rows, width, target, gap, warmth, plan, start):
     """Solve the eight problems of the group `w` to `upper - lower <= gap`.
 
@@ -251,9 +259,10 @@ def solve_group(w, rows, width, target, gap, warmth, plan, start):
     count = 0
     value = splat(0.0)
     bound = splat(0.0)
-    hessian = width <= NARROW
+    direct = _is_narrow(w, width)  # 1 where Newton steps are taken: each lane goes over to them by itself
+    hessian = anywhere(direct > 0.5)
     rate, stage_error, damping = COOLING, STAGE_ERROR, 0.0
-    last_error = np.inf
+    last_error = splat(np.inf)
     while True:
         value = _evaluate(w, rows, width, eps, plan, start, hessian)
         count += 1
@@ -277,17 +286,14 @@ def solve_group(w, rows, width, target, gap, warmth, plan, start):
         # after three shortenings: back to g, then a Sinkhorn step, marked by shortened = -1
         back = active & ~accepted & (shortened >= 2.0)
         colder = maximum(target, eps * rate)
+        sinkhorn = (newton & (shortened < 0.0)) | ((newton | cooled) & (direct < 0.5))
+        new_slope = splat(0.0)
         if hessian:
-            sinkhorn = newton & (shortened < 0.0)
             cooling = select(cooled, colder / eps - splat(1.0), splat(0.0))
             new_slope = _newton_step(w, width, eps, cooling, damping, newton | cooled)
-        else:
-            # the worst lane decides for all eight
-            worst = lane_max(select(newton, error, splat(0.0)))
-            hessian = worst > SINKHORN_GAIN * last_error
-            last_error = worst
-            sinkhorn = newton | cooled
-            new_slope = splat(0.0)
+        direct = select(newton & (error > last_error * SINKHORN_GAIN), splat(1.0), direct)
+        last_error = select(newton, error, last_error)
+        hessian = anywhere((direct > 0.5) & active)
         if anywhere(sinkhorn):
             _sinkhorn_step(w, width, eps, sinkhorn)
             new_slope = select(sinkhorn, splat(0.0), new_slope)
@@ -308,6 +314,7 @@ def solve_group(w, rows, width, target, gap, warmth, plan, start):
             if count == CAUTION:
                 # the few that are left begin anew, and go slowly
                 rate, stage_error, damping, hessian = 0.5, 0.02, 0.1, True
+                direct = splat(1.0)
                 stuck = active
             eps = select(stuck, maximum(target, spread * COOLING), eps)
             length = select(stuck, splat(0.0), length)

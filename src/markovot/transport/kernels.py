@@ -15,7 +15,7 @@ from markovot.transport.compiling import allocating_helper, helper, kernel
 from markovot.transport.dual import make_group, solve_group
 from markovot.transport.simd import LANES, exp, gather, load, scatter_add, splat, store
 
-# Rows of the first chains: for each chain n+1 pointers, then indices (times the row stride of the cost) and weights.
+# Rows of the first chains: for each chain n+1 pointers, then indices and weights.
 Side = namedtuple("Side", "indptr index weight")
 # The same read by columns: entry e of column k stands in row `row[e]`, at position `position[e]` of that row.
 Columns = namedtuple("Columns", "indptr row position")
@@ -97,7 +97,7 @@ def _collect(batch, block, cost, base, w):
     side, lanes = batch.side, batch.lanes
     for k in range(block.degree):
         store(w.a, k * LANES, splat(side.weight[block.first + k]))
-        row = base + side.index[block.first + k]
+        row = base + side.index[block.first + k] * batch.items.stride
         for l in range(block.width):
             values = gather(cost, row, lanes.index, block.entry + l * LANES)
             store(w.cost, (k * block.width + l) * LANES, values)
@@ -123,7 +123,7 @@ def taken(v, base, lanes, group):
 @helper
 def _score(batch, block, cost, p, k, l):
     """F + g - C."""
-    row = p * batch.items.size + batch.side.index[block.first + k]
+    row = p * batch.items.size + batch.side.index[block.first + k] * batch.items.stride
     potentials = load(batch.state.f, block.f + k * LANES) + load(batch.state.g, block.g + l * LANES)
     return potentials - gather(cost, row, batch.lanes.index, block.entry + l * LANES)
 
@@ -147,7 +147,7 @@ def apply_row(batch, p, i, cost, v, base, out, scratch):
         block = block_of(batch, p, i, q)
         total = splat(0.0)
         for k in range(block.degree):
-            row = base + batch.side.index[block.first + k]
+            row = base + batch.side.index[block.first + k] * batch.items.stride
             for l in range(block.width):
                 mass = plan_entry(batch, block, cost, p, k, l)
                 total = total + mass * gather(v, row, batch.lanes.index, block.entry + l * LANES)
@@ -242,7 +242,7 @@ def plans(p, batch, cost, column_stride):
                         if lanes.weight[slot] > 0.0:
                             where[0, count] = i
                             where[1, count] = lanes.states[block.group * LANES + t] // column_stride
-                            where[2, count] = side.index[block.first + k] // items.stride
+                            where[2, count] = side.index[block.first + k]
                             where[3, count] = lanes.index[slot] // column_stride
                             masses[count] = scratch[t]
                             count += 1

@@ -22,7 +22,7 @@ def row_potentials(tasks, batch, cost, weights, pattern, out_start, out):
         for i in range(tasks[t, 1], tasks[t, 2]):
             for e in range(pattern.indptr[x, i], pattern.indptr[x, i + 1]):
                 total = splat(0.0)
-                row = base + pattern.index[e]
+                row = base + pattern.index[e] * items.stride
                 for q in range(num_groups(batch, p)):
                     block = block_of(batch, p, i, q)
                     top = splat(-np.inf)
@@ -64,12 +64,14 @@ def lane_potentials(tasks, batch, cost, weights, pattern, out_start, out):
                     top = splat(-np.inf)
                     for k in range(block.degree):
                         z = load(batch.state.f, block.f + k * LANES)
-                        z = z - gather(cost, base + side.index[block.first + k], pattern.index, entry)
+                        row = base + side.index[block.first + k] * items.stride
+                        z = z - gather(cost, row, pattern.index, entry)
                         top = maximum(top, z)
                     mass = splat(0.0)
                     for k in range(block.degree):
                         z = load(batch.state.f, block.f + k * LANES)
-                        z = z - gather(cost, base + side.index[block.first + k], pattern.index, entry)
+                        row = base + side.index[block.first + k] * items.stride
+                        z = z - gather(cost, row, pattern.index, entry)
                         mass = mass + side.weight[block.first + k] * exp((z - top) / eps)
                     potential = splat(0.0) - top - eps * log(mass)
                     store(out, target + l * LANES, load(out, target + l * LANES) + potential * factor)

@@ -7,7 +7,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from markovot.transport.compiling import helper, kernel
+from markovot.transport.compiling import allocating_helper, helper, kernel
 from markovot.transport.forcing import (
     FINAL_SHARE,
     FORCING,
@@ -26,6 +26,9 @@ from markovot.transport.simd import LANES
 Problem = namedtuple("Problem", "ground discount tolerance scale mode warmth")
 # What comes out: C, T(C), T(C) - C and the local bounds (flat), the enclosure, sweeps, the norm of the last residual.
 Result = namedtuple("Result", "cost base residual lower upper low high num_iter")
+# How: from the independent coupling (or from given costs), a step past the tolerance, the most sweeps, and the most
+# steps of the first and of the other linear systems.
+Control = namedtuple("Control", "cold polish max_iter start_steps linear_steps")
 
 
 @helper
@@ -60,54 +63,70 @@ def _span(x):
     return high - low
 
 
-@kernel
-def policy_iteration(tasks, batch, problem, result, cold, polish, max_iter, steps):
-    """Run every item of `tasks[:, 0]` to its tolerance; `result.cost` holds first costs unless `cold`.
+@allocating_helper
+def make_memory(batch, size):
+    """Working memory for `run_item`, for items with up to `size` pairs of states."""
+    return make_scratch(batch), make_vectors(size), np.empty(size)
 
-    `steps` are the most iterations of the first and the other linear systems (arguments, since numba would compile
-    their solver anew for each constant).
+
+@helper
+def run_item(batch, p, rows, problem, result, control, memory):
+    """Run item p, of `rows[0]..rows[1]`, to its tolerance; `result.cost` holds its first costs unless `control.cold`.
+
+    The steps of the linear systems are arguments, since numba would compile their solver anew for each constant.
     """
     size = batch.items.size
-    work, step = make_vectors(size), np.empty(size)
-    scratch = make_scratch(batch)
-    transpose = max_iter < 0  # never
+    scratch, (r, shadow, d, kd, s, ks, spare), step = memory
+    work = (r[:size], shadow[:size], d[:size], kd[:size], s[:size], ks[:size], spare)
+    step = step[:size]
+    transpose = control.max_iter < 0  # never
     bounds = (result.lower, result.upper)
+    part = slice(p * size, (p + 1) * size)
+    delta, scale, tolerance = problem.discount[p], problem.scale[p], problem.tolerance[p]
+    cost = result.cost[part]
+    warmth = problem.warmth[p]
+    if control.cold:
+        batch.items.mode[p] = INDEPENDENT
+        for e in range(size):
+            step[e] = delta * problem.ground[p * size + e]
+        limit = START_SHARE * delta * scale
+        solve_item(batch, p, delta, transpose, result.cost, step, cost, limit, control.start_steps, work)
+    batch.items.mode[p] = problem.mode[p]
+    goal = delta * tolerance
+    gap = max(LOCAL_SHARE * goal, LOCAL_FORCING * scale)
+    met, polished, stale, best = False, not control.polish, 0, np.inf
+    while True:
+        sweep_rows(batch, p, rows, result.cost, gap, warmth, bounds, scratch)
+        low, high, largest = _enclose(batch, p, problem, result)
+        result.low[p], result.high[p] = low, high
+        result.num_iter[p] += 1
+        radius = 0.5 * (high - low)
+        stale = 0 if radius < PROGRESS * best else stale + 1
+        best = min(best, radius)
+        polished = polished or met
+        met = met or radius <= tolerance
+        stuck = result.num_iter[p] >= control.max_iter or stale >= PATIENCE or not np.isfinite(radius)
+        if (met and polished) or stuck:
+            break
+        share = POLISH if met else 1.0
+        forcing = max((POLISH if met else FINAL_SHARE) * goal, FORCING * largest)
+        for e in range(size):
+            step[e] = 0.0
+        residual = result.residual[part]
+        reached = solve_item(
+            batch, p, delta, transpose, result.cost, residual, step, forcing, control.linear_steps, work
+        )
+        solved = reached < largest  # if not: a step of value iteration, which always contracts
+        for e in range(size):
+            step[e] = step[e] if solved else residual[e]
+            cost[e] += step[e]
+        warmth = _span(step)
+        gap = max(share * LOCAL_SHARE * goal, LOCAL_FORCING * largest * delta)
+
+
+@kernel
+def policy_iteration(tasks, batch, problem, result, control):
+    """Run every item of `tasks[:, 0]` to its tolerance."""
+    memory = make_memory(batch, batch.items.size)
     for t in range(tasks.shape[0]):
-        p = tasks[t, 0]
-        rows = (tasks[t, 1], tasks[t, 2])
-        part = slice(p * size, (p + 1) * size)
-        delta, scale, tolerance = problem.discount[p], problem.scale[p], problem.tolerance[p]
-        cost = result.cost[part]
-        warmth = problem.warmth[p]
-        if cold:
-            batch.items.mode[p] = INDEPENDENT
-            rhs = delta * problem.ground[part]
-            limit = START_SHARE * delta * scale
-            solve_item(batch, p, delta, transpose, result.cost, rhs, cost, limit, steps[0], work)
-        batch.items.mode[p] = problem.mode[p]
-        goal = delta * tolerance
-        gap = max(LOCAL_SHARE * goal, LOCAL_FORCING * scale)
-        met, polished, stale, best = False, not polish, 0, np.inf
-        while True:
-            sweep_rows(batch, p, rows, result.cost, gap, warmth, bounds, scratch)
-            low, high, largest = _enclose(batch, p, problem, result)
-            result.low[p], result.high[p] = low, high
-            result.num_iter[p] += 1
-            radius = 0.5 * (high - low)
-            stale = 0 if radius < PROGRESS * best else stale + 1
-            best = min(best, radius)
-            polished = polished or met
-            met = met or radius <= tolerance
-            if (met and polished) or result.num_iter[p] >= max_iter or stale >= PATIENCE or not np.isfinite(radius):
-                break
-            share = POLISH if met else 1.0
-            forcing = max((POLISH if met else FINAL_SHARE) * goal, FORCING * largest)
-            step[:] = 0.0
-            residual = result.residual[part]
-            reached = solve_item(batch, p, delta, transpose, result.cost, residual, step, forcing, steps[1], work)
-            if not reached < largest:
-                step[:] = residual  # the system was not solved: a step of value iteration, which always contracts
-            warmth = _span(step)
-            for e in range(size):
-                cost[e] += step[e]
-            gap = max(share * LOCAL_SHARE * goal, LOCAL_FORCING * largest * delta)
+        run_item(batch, tasks[t, 0], (tasks[t, 1], tasks[t, 2]), problem, result, control, memory)

@@ -23,10 +23,9 @@ def _once(build: Callable[..., Any]) -> Callable[..., Any]:
     return kept
 
 
-@_once
-def side_arrays(rows: Rows, row_stride: int) -> tuple[Any, Any, Any]:
-    """Pointers, indices times the row stride of the cost, and weights."""
-    return rows.indptr.numpy(), rows.indices.numpy() * row_stride, rows.values.numpy()
+def side_arrays(rows: Rows) -> tuple[Any, Any, Any]:
+    """Pointers, indices and weights."""
+    return rows.indptr.numpy(), rows.indices.numpy(), rows.values.numpy()
 
 
 @_once

@@ -295,20 +295,6 @@ def lane_sum(typingctx: Any, value: Any) -> Any:
     return types.float64(vec), codegen
 
 
-@intrinsic
-def lane_max(typingctx: Any, value: Any) -> Any:
-    """Largest lane."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        parts = [builder.extract_element(args[0], ir.Constant(_I32, lane)) for lane in range(LANES)]
-        best = parts[0]
-        for part in parts[1:]:
-            best = _larger(builder, part, best)
-        return best
-
-    return types.float64(vec), codegen
-
-
 # exp(x) = 2^k exp(r) with k = round(x / log 2) and |r| <= log(2)/2, where the Taylor polynomial of degree 13 is exact
 # to rounding. Adding 1.5 * 2^52 rounds to an integer and leaves it in the low bits, from where it is shifted into the
 # exponent. log 2 is split in two so that k * log 2 loses nothing.

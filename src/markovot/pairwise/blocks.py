@@ -1,0 +1,142 @@
+"""Blocks of pairs: what one worker, a thread or a machine far away, solves at a time."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from markovot import adjoint, validate
+from markovot.adjoint import Entries, Inputs
+from markovot.costs import Cost, Given
+from markovot.fixed_point import Solver
+from markovot.pairwise.collection import FloatArray, IntArray, Packed
+from markovot.pairwise.solution import INVALID, STATUSES
+from markovot.solution import Status
+from markovot.transport.rows import Rows
+from markovot.transport.threads import own_threads
+
+_CODE = {status: number for number, status in enumerate(STATUSES)}
+
+
+class Setting(NamedTuple):
+    """What is asked of every pair."""
+
+    cost: Cost
+    delta: float
+    epsilon: float
+    solver: Solver
+
+
+class Block(NamedTuple):
+    """Pairs (q, 2) of chains: number `pairs[:, 0]` of `xs` and `pairs[:, 1]` of `ys` (None: of `xs` too)."""
+
+    xs: list[Packed]
+    ys: list[Packed] | None
+    pairs: IntArray
+    compiled: bool  # whether the pairs are small enough for the kernel that solves them whole
+
+
+class Found(NamedTuple):
+    """The pairs of a block: distance, certified error, and the number of a status in `STATUSES`."""
+
+    value: FloatArray
+    error_bound: FloatArray
+    status: NDArray[np.uint8]
+
+
+def solve_block(block: Block, setting: Setting) -> Found:
+    """Solve a block; deterministic, and each pair by itself: the others do not change its result."""
+    if block.compiled:
+        with own_threads(), torch.no_grad():
+            return _solve_compiled(block, setting)
+    with torch.no_grad():
+        ys = block.xs if block.ys is None else block.ys
+        parts = [_solve_alone(block.xs[a], ys[b], setting) for a, b in block.pairs.tolist()]
+    value, bound, status = (np.array(column) for column in zip(*parts, strict=True))
+    return Found(value, bound, status.astype(np.uint8))
+
+
+def _solve_compiled(block: Block, setting: Setting) -> Found:
+    # Compiled code takes half a second to load, and is not needed to make a block.
+    from markovot.transport import pairs
+
+    xs = pairs.members(*_rows(block.xs))
+    ys = xs if block.ys is None else pairs.members(*_rows(block.ys))
+    table = ground(setting.cost, block.xs, block.xs if block.ys is None else block.ys)
+    task = pairs.Setting(
+        setting.delta, setting.epsilon, setting.solver.rtol, adjoint.FIXED_POINT_SHARE, 1 - adjoint.FIXED_POINT_SHARE
+    )
+    found = pairs.solve_pairs(block.pairs, xs, ys, table, task, setting.solver.max_iter)
+    status = np.full(len(block.pairs), _CODE[Status.STALLED], dtype=np.uint8)
+    status[found.num_iter >= setting.solver.max_iter] = _CODE[Status.MAX_ITER_REACHED]
+    status[found.error_bound <= found.wanted] = _CODE[Status.CONVERGED]
+    status[~np.isfinite(found.value + found.error_bound)] = _CODE[Status.NOT_FINITE]
+    status[np.isnan(found.wanted)] = INVALID
+    return Found(found.value, found.error_bound, status)
+
+
+def _rows(chains: list[Packed]) -> tuple[Rows, FloatArray]:
+    """Transition rows of several chains in one padded store, and their laws one after another."""
+    sizes = np.array([chain.num_states for chain in chains])
+    first = np.cumsum([0] + [chain.num_entries for chain in chains])
+    indptr = np.empty((len(chains), int(sizes.max()) + 1), dtype=np.int64)
+    for row, chain, start in zip(indptr, chains, first[:-1], strict=True):
+        row[: chain.num_states + 1] = chain.indptr + start
+        row[chain.num_states + 1 :] = start + chain.num_entries
+    indices, weight, law = (
+        np.concatenate([getattr(chain, name) for chain in chains]) for name in ("indices", "weight", "law")
+    )
+    sizes_, indptr_, indices_, weight_ = (torch.from_numpy(part) for part in (sizes, indptr, indices, weight))
+    return Rows(sizes_, indptr_, indices_, weight_), law
+
+
+def ground(cost: Cost, xs: list[Packed], ys: list[Packed]) -> FloatArray:
+    """Ground costs between all states of `xs` and all of `ys`."""
+    if isinstance(cost, Given):
+        return np.tile(cost().detach().double().numpy(), (len(xs), len(ys)))
+    features = [
+        torch.from_numpy(np.concatenate([chain.features for chain in chains if chain.features is not None]))
+        for chains in (xs, ys)
+    ]
+    return np.ascontiguousarray(cost(*features).double().numpy())
+
+
+def _solve_alone(x: Packed, y: Packed, setting: Setting) -> tuple[float, float, int]:
+    """One large pair, by the engines, which share its work among threads."""
+    costs = torch.from_numpy(ground(setting.cost, [x], [y]))[None]
+    if not bool(torch.isfinite(costs).all()):
+        return np.nan, np.nan, INVALID
+    (rows_x, law_x), (rows_y, law_y) = _rows([x]), _rows([y])
+    parameters = [torch.tensor([value], dtype=torch.float64) for value in (setting.delta, setting.epsilon)]
+    inputs = Inputs(
+        costs, rows_x.values, rows_y.values, torch.from_numpy(law_x)[None], torch.from_numpy(law_y)[None], *parameters
+    )
+    item = torch.zeros(1, dtype=torch.int64)
+    problem = adjoint.Problem(inputs, (rows_x, rows_y), (item, item), (_whole(x), _whole(y)), None)
+    solved = adjoint.solve(problem, setting.solver)
+    return float(solved.outer.value), float(solved.error_bound), _CODE[solved.fixed_point.status[0]]
+
+
+def _whole(chain: Packed) -> Entries:
+    mask: Tensor = torch.ones(1, chain.num_states, dtype=torch.bool)
+    return Entries(None, mask)
+
+
+def checked(cost: object, delta: float, epsilon: float) -> tuple[Cost, float, float]:
+    """Refuse what is not a cost, a discount and a regularisation."""
+    if not isinstance(cost, Cost):
+        raise TypeError(
+            f"cost: expected an object such as costs.ZeroOne(), got {type(cost).__name__}. A matrix between "
+            "states that all chains share is costs.Given(matrix)."
+        )
+    cpu = torch.device("cpu")
+    numbers = (
+        validate.discount(delta, dtype=torch.float64, device=cpu),
+        validate.regularisation(epsilon, dtype=torch.float64, device=cpu),
+    )
+    for name, number in zip(("delta", "epsilon"), numbers, strict=True):
+        if number.ndim:
+            raise ValueError(f"{name}: shape {tuple(number.shape)}. All pairs share one number.")
+    return cost, float(numbers[0]), float(numbers[1])

@@ -1,0 +1,75 @@
+"""Whole pairs of chains in compiled code: what data sets are solved with."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from markovot.transport import layout
+from markovot.transport.forcing import LINEAR_STEPS, START_STEPS
+from markovot.transport.kernels import Lanes, Side
+from markovot.transport.kernels_pairs import Answer, Members, Setting
+from markovot.transport.kernels_pairs import solve_pairs as _kernel
+from markovot.transport.kernels_policy import Control
+from markovot.transport.rows import Rows
+
+# A pair with more plan entries than this (8 MiB of plans) is left to the engines, which share it among threads.
+PAIR_ENTRIES = 1 << 20
+# Wider initial couplings likewise: their Newton systems grow with the cube of the smaller chain.
+PAIR_STATES = 384
+
+
+class Solved(NamedTuple):
+    """Distances of pairs, with certificates; NaN where a ground cost is not finite."""
+
+    value: NDArray[np.float64]
+    error_bound: NDArray[np.float64]
+    wanted: NDArray[np.float64]  # the error that was asked for
+    num_iter: NDArray[np.int64]
+
+
+def members(rows: Rows, law: NDArray[np.float64]) -> Members:
+    """Lay out chains for the kernel.
+
+    Args:
+        rows: their transition rows.
+        law: their initial laws, one after another without padding.
+    """
+    sizes = rows.sizes.numpy()
+    fields, _ = layout.lane_arrays(rows, layout.state_order(rows), 1)
+    degrees = rows.degrees.numpy()
+    fullness = np.sqrt((degrees.astype(np.float64) ** 2).sum(axis=1) / sizes)
+    first = np.concatenate(([0], np.cumsum(sizes)[:-1]))
+    return Members(
+        Side(*layout.side_arrays(rows)), Lanes(*fields), sizes, fullness, degrees.max(axis=1), first, law
+    )
+
+
+def fits(entries_x: Any, entries_y: Any, states_x: Any, states_y: Any) -> Any:
+    """Whether pairs are small enough for `solve_pairs`, by their chains' stored entries and numbers of states."""
+    return (entries_x * entries_y <= PAIR_ENTRIES) & (np.minimum(states_x, states_y) <= PAIR_STATES)
+
+
+def solve_pairs(
+    pairs: NDArray[np.int64],
+    xs: Members,
+    ys: Members,
+    table: NDArray[np.float64],
+    setting: Setting,
+    max_iter: int,
+) -> Solved:
+    """Solve pairs (a, b) of chain a of `xs` and chain b of `ys`, on the calling thread, without the interpreter lock.
+
+    Args:
+        pairs: (q, 2).
+        xs: the first chains.
+        ys: the second.
+        table: ground costs between all their states (those of `xs`, those of `ys`).
+        setting: what to solve, and how accurately.
+        max_iter: most sweeps a pair may take.
+    """
+    num = len(pairs)
+    found = Solved(np.empty(num), np.empty(num), np.empty(num), np.zeros(num, dtype=np.int64))
+    control = Control(True, False, max_iter, START_STEPS, LINEAR_STEPS)
+    _kernel(pairs, xs, ys, table, setting, control, Answer(*found))
+    return found
