@@ -1,5 +1,6 @@
-"""MUTAG as shipped: the published counts, and every bond against the raw file."""
+"""MUTAG as shipped: the published counts, every bond against the raw file, and choosing some of its graphs."""
 
+import dataclasses
 import io
 import zipfile
 from collections import Counter
@@ -108,3 +109,76 @@ def test_equals_the_raw_file(mutag, shared_data):
         assert mutag.chains[index].features.tolist() == atoms
         edges = [tuple(edge) for edge in mutag.edges[index].tolist()]
         assert dict(zip(edges, mutag.edge_labels[index].tolist(), strict=True)) == bonds[index + 1]
+
+
+def test_equals_what_the_reader_of_such_sets_finds(mutag, shared_data):
+    read = datasets.load_tudataset(shared_data / "graphs" / "MUTAG.zip")
+    assert read.targets.tolist() == mutag.targets.tolist()
+    assert read.feature_kind == mutag.feature_kind == "labels"
+    for one, other in zip(read.chains, mutag.chains, strict=True):
+        torch.testing.assert_close(one.to_dense().transition, other.to_dense().transition, rtol=0, atol=0)
+        assert one.features.tolist() == other.features.tolist()
+
+
+# --- choosing graphs
+def test_subset_keeps_what_belongs_to_each_graph(mutag):
+    some = mutag.subset([3, -1, 3])
+    assert len(some) == 3
+    assert some.numbers.tolist() == [3, 187, 3]
+    for position, index in enumerate([3, 187, 3]):
+        assert some.chains[position] is mutag.chains[index]
+        assert some.targets[position] == mutag.targets[index]
+        assert some.edges[position] is mutag.edges[index]
+        assert some.edge_labels[position] is mutag.edge_labels[index]
+    assert some.target_names == mutag.target_names
+    assert some.label_names == mutag.label_names
+    assert some.citation == mutag.citation
+    assert some.feature_kind == "labels"
+
+
+def test_subset_of_a_subset_remembers_the_numbers_in_the_file(mutag):
+    assert mutag.subset(range(10, 20)).subset([0, 5]).numbers.tolist() == [10, 15]
+
+
+def test_subset_by_bools(mutag):
+    harmless = mutag.subset(mutag.targets == -1)
+    assert len(harmless) == 63
+    assert set(harmless.targets.tolist()) == {-1}
+
+
+def test_subset_may_be_empty(mutag):
+    none = mutag.subset([])
+    assert len(none) == len(none.targets) == 0
+    assert repr(none) == "GraphDataset(MUTAG: 0 graphs in 0 classes, 0.0 nodes each in the mean, features: labels)"
+    assert len(none.subset([])) == 0
+
+
+def test_subset_of_a_set_without_labels_of_edges(mutag):
+    assert dataclasses.replace(mutag, edge_labels=[]).subset([1, 2]).edge_labels == []
+
+
+@pytest.mark.parametrize(
+    ("indices", "error", "message"),
+    [
+        ([0, 188], ValueError, "indices: 188, but the set has 188 graphs, from 0 to 187"),
+        ([-189], ValueError, "indices: -189, but the set has 188 graphs"),
+        ([0.0, 1.0], TypeError, "indices: dtype float64. Positions are integers"),
+        (["3"], TypeError, "indices: dtype <U1. Positions are integers"),
+        ([True, False], ValueError, "indices: 2 bools for 188 graphs"),
+        ([[1, 2]], ValueError, r"indices: shape \(1, 2\). Give a sequence of positions"),
+        (3, ValueError, r"indices: shape \(\). Give a sequence of positions"),
+    ],
+)
+def test_subset_refuses_what_is_no_choice(mutag, indices, error, message):
+    with pytest.raises(error, match=message):
+        mutag.subset(indices)
+
+
+def test_repr_says_what_is_in_the_set(mutag):
+    assert repr(mutag) == "GraphDataset(MUTAG: 188 graphs in 2 classes, 17.9 nodes each in the mean, features: labels)"
+    assert "1 graph in 1 class, 17.0 nodes" in repr(mutag.subset([0]))
+
+
+def test_set_cannot_be_changed(mutag):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        mutag.name = "other"
