@@ -1,6 +1,7 @@
 """as_chain: whatever the user has, as a MarkovChain."""
 
 import sys
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,14 @@ from torch import Tensor
 
 from markovot import compressed
 from markovot.chains.chain import MarkovChain
+
+# Objects that hold too many choices to be converted unasked, by the library that their class comes from.
+_ELSEWHERE = {
+    "torch_geometric": "markovot.interop.from_pyg(data), or from_pyg_dataset(dataset) for many graphs",
+    "deeptime": "markovot.interop.from_deeptime(model)",
+    "gymnasium": "markovot.interop.from_gymnasium(environment, policy)",
+    "pandas": "markovot.interop.from_frame(edges, nodes, directed=...)",
+}
 
 
 def as_chain(obj: Any) -> MarkovChain:
@@ -30,7 +39,8 @@ def as_chain(obj: Any) -> MarkovChain:
         A single chain or a batch.
 
     Raises:
-        TypeError: anything else.
+        TypeError: anything else. Files and objects of other libraries have choices to make (which attribute, which
+            direction, which policy): `markovot.interop` takes them, and the message names the function.
         ValueError: what `from_transitions`, `from_networkx` and `stack` raise.
 
     Note:
@@ -56,10 +66,14 @@ def as_chain(obj: Any) -> MarkovChain:
         if not obj:
             raise ValueError("chain: an empty list holds no chains. Give at least one.")
         return MarkovChain.stack([as_chain(item) for item in obj])
+    for kind in type(obj).__mro__:
+        if (instead := _ELSEWHERE.get(kind.__module__.partition(".")[0])) is not None:
+            raise TypeError(f"chain: as_chain does not convert {type(obj).__name__}. Use {instead}.")
+    file = " A graph file is read by markovot.interop.read_graph." if isinstance(obj, str | PathLike) else ""
     raise TypeError(
         f"chain: cannot make one from {type(obj).__name__}. Give a MarkovChain, a square transition matrix "
         "(torch tensor, NumPy array or SciPy sparse matrix; rows sum to one), a networkx graph, a tuple "
-        "(transition, labels), or a list of these."
+        f"(transition, labels), or a list of these.{file}"
     )
 
 

@@ -1,0 +1,232 @@
+"""Graphs written as lines of text: edge lists and adjacency matrices, separated by commas or by blanks.
+
+Every complaint names the file and the line.
+"""
+
+import ast
+import csv
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from markovot.interop._common import FloatArray, IntArray
+
+_COMMENTS = ("#", "%")
+_SOURCE, _TARGET = ("source", "from", "src"), ("target", "to", "dst")
+
+
+class Table(NamedTuple):
+    """The lines of a file, cut into fields."""
+
+    path: Path
+    lines: list[int]  # the number of each row's line, from 1
+    rows: list[list[str]]
+
+    def trouble(self, k: int, what: str) -> ValueError:
+        """An error about row k."""
+        return ValueError(f"{self.path}, line {self.lines[k]}: {what}")
+
+
+class EdgeTable(NamedTuple):
+    """A graph as lists of numbered edges."""
+
+    sources: IntArray
+    targets: IntArray
+    weights: FloatArray
+    num_nodes: int
+    names: list[Any] | None  # None where the file has none
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: byte {error.start} is not UTF-8 text. Save the file as UTF-8; unpack compressed files first."
+        ) from None
+
+
+def read_table(path: Path) -> Table:
+    """Cut a file into fields: at commas if its first line has one, at tabs if all lines have one, else at blanks.
+
+    Comments and empty lines fall out.
+
+    Raises:
+        ValueError: nothing is left, or the file is not UTF-8.
+    """
+    numbered = [(number, line) for number, line in enumerate(read_text(path).splitlines(), start=1) if line.strip()]
+    numbered = [(number, line) for number, line in numbered if not line.lstrip().startswith(_COMMENTS)]
+    if not numbered:
+        raise ValueError(f"{path}: it has no lines with edges. Give at least one: source, target and perhaps a weight.")
+    lines, texts = zip(*numbered, strict=True)
+    separator = "," if "," in texts[0].partition("{")[0] else None  # networkx writes attributes in braces
+    if separator is None and all("\t" in text for text in texts):
+        separator = "\t"
+    rows = [
+        text.split() if separator is None else next(csv.reader([text], delimiter=separator, skipinitialspace=True))
+        for text in texts
+    ]
+    return Table(path, list(lines), [[field.strip() for field in row] for row in rows])
+
+
+def is_adjacency(table: Table) -> bool:
+    """Whether a CSV file holds a square of weights, perhaps with names above or before it, and not a list of edges."""
+    rows = table.rows
+    width = len(rows[0])
+    if _is_header(rows[0]):
+        return False
+    if max(width, len(rows[-1])) > 3 or rows[0][0] == "" or _has_bare_corner(rows):
+        return True
+    if len(rows) == width and all(map(_is_number, rows[0])):
+        return all(len(row) == width and all(map(_is_number, row)) for row in rows)
+    # A row of names above a square of numbers; with numbers as names it would be a list of edges.
+    below = [field for row in rows[1:] for field in row]
+    return len(rows) == width + 1 and not any(map(_is_number, rows[0])) and all(map(_is_number, below))
+
+
+def edges_of_list(table: Table, weight: str | None) -> EdgeTable:
+    """Edges from lines `source target [weight]`; the nodes in the order in which they are met.
+
+    Raises:
+        ValueError: too few or too many fields, a weight that is not a finite number >= 0.
+    """
+    first = 1 if _is_header(table.rows[0]) else 0
+    if first == len(table.rows):
+        raise table.trouble(0, "there are no edges below the header. Give at least one.")
+    number: dict[str, int] = {}
+    edges = []
+    for k in range(first, len(table.rows)):
+        source, target, value = _edge(table, k, weight)
+        edges.append((number.setdefault(source, len(number)), number.setdefault(target, len(number)), value))
+    sources, targets, weights = (np.array(part) for part in zip(*edges, strict=True))
+    return EdgeTable(sources, targets, weights.astype(np.float64), len(number), _names(list(number)))
+
+
+def _edge(table: Table, k: int, weight: str | None) -> tuple[str, str, float]:
+    row = table.rows[k]
+    if len(row) > 2 and row[2].startswith("{"):
+        return row[0], row[1], _weight_in_braces(table, k, weight)
+    if len(row) not in (2, 3) or "" in row[:2]:
+        hint = (
+            "Quote names that hold commas."
+            if len(row) > 1
+            else "Nodes without edges need GraphML, GML or an adjacency matrix."
+        )
+        raise table.trouble(k, f"expected source, target and perhaps a weight, got {_shown(row)}. {hint}")
+    if len(row) == 2 or weight is None:
+        return row[0], row[1], 1.0
+    hint = "If this line is a header, call its columns source,target,weight." if k == 0 else ""
+    return row[0], row[1], _weight(table, k, row[2], hint)
+
+
+def _weight_in_braces(table: Table, k: int, weight: str | None) -> float:
+    """The weight in a line such as `0 1 {'weight': 2.5}`, as networkx writes it."""
+    text = " ".join(table.rows[k][2:])
+    try:
+        attributes = ast.literal_eval(text)
+        assert isinstance(attributes, dict)
+    except (AssertionError, ValueError, SyntaxError):
+        raise table.trouble(
+            k, f"{text!r} is not a dictionary of plain values. Write the weight as a number in its place."
+        ) from None
+    return 1.0 if weight is None else _weight(table, k, attributes.get(weight, 1), "")
+
+
+def _weight(table: Table, k: int, field: Any, hint: str) -> float:
+    try:
+        value = float(field)
+    except (TypeError, ValueError):
+        raise table.trouble(k, f"weight {field!r} is not a number. {hint or 'Write it like 2.5.'}") from None
+    if not 0 <= value < math.inf:
+        raise table.trouble(k, f"weight {field} is {'negative' if value < 0 else 'not finite'}. Weights must be >= 0.")
+    return value
+
+
+def edges_of_matrix(table: Table, weight: str | None) -> EdgeTable:
+    """Edges from a square of weights, row to column, with names above it, before it, both or neither.
+
+    Raises:
+        ValueError: not square, names that differ between rows and columns, an entry that is not a finite number >= 0.
+    """
+    above, before, corner = _margins(table)
+    body = table.rows[above:]
+    n = len(body)
+    columns = table.rows[0][corner:] if above else None
+    rows = [row[0] for row in body] if before else None
+    for k, row in enumerate(body):
+        if len(row) != n + before:
+            raise table.trouble(
+                k + above, f"it has {len(row) - before} weights, but there are {n} rows. A matrix of weights is square."
+            )
+        if columns and rows and columns[k] != rows[k]:
+            raise table.trouble(
+                k + above, f"the row is named {rows[k]!r}, but column {k + 1} is {columns[k]!r}. Give both one order."
+            )
+    matrix = np.array([[_weight(table, k + above, x, "") for x in row[before:]] for k, row in enumerate(body)])
+    sources, targets = np.nonzero(matrix)
+    weights = matrix[sources, targets] if weight is not None else np.ones(len(sources))
+    names = columns or rows
+    return EdgeTable(sources, targets, weights, n, None if names is None else _names(names))
+
+
+def _margins(table: Table) -> tuple[int, int, int]:
+    """Numbers of rows of names and of columns of names (0 or 1), and of fields of the first row above the latter."""
+    rows = table.rows
+    height, width = len(rows), len(rows[0])
+    if _has_bare_corner(rows):
+        return 1, 1, 0
+    if height == width and height > 1 and not all(map(_is_number, rows[0])):
+        return 1, 1, 1
+    # Numbers as names could as well be weights of a matrix that lacks a row or has one too many: only different whole
+    # numbers above the square, as pandas writes them, are taken for names.
+    if height == width + 1 and (not all(map(_is_number, rows[0])) or _are_numerals(rows[0])):
+        return 1, 0, 0
+    if width == height + 1 and not all(_is_number(row[0]) for row in rows):
+        return 0, 1, 0
+    if height == width:
+        return 0, 0, 0
+    raise ValueError(
+        f"{table.path}: {height} rows of {width} fields are not a square of weights, with or without names above and "
+        "before it. Complete it; if the rows are edges, use format='edges'."
+    )
+
+
+def _has_bare_corner(rows: list[list[str]]) -> bool:
+    """Names above and before the weights as R writes them: no field above the column of names."""
+    return len(rows) == len(rows[0]) + 1 and [row[0] for row in rows[1:]] == rows[0]
+
+
+def _is_header(row: list[str]) -> bool:
+    return len(row) in (2, 3) and row[0].lower() in _SOURCE and row[1].lower() in _TARGET
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
+
+
+def _are_numerals(names: list[str]) -> bool:
+    """Different whole numbers, written in the one way in which Python writes them."""
+    whole = all(name.removeprefix("-").isascii() and name.removeprefix("-").isdigit() for name in names)
+    return whole and len(set(names)) == len(names) and all(str(int(name)) == name for name in names)
+
+
+def _names(names: list[str]) -> list[Any]:
+    """Integers, if all are written like integers, as GML has them."""
+    return [int(name) for name in names] if _are_numerals(names) else list(names)
+
+
+def _shown(row: list[str]) -> str:
+    text = repr(" ".join(row))
+    fields = f"{len(row)} field{'s' * (len(row) != 1)}"
+    return f"{fields}: {text if len(text) <= 60 else text[:57] + '...'}"
