@@ -1,0 +1,174 @@
+"""Kernels of distances, in plain NumPy: which matrices are distances, similarities, the repair of indefinite ones."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+# d(X, Y) and d(Y, X) that were solved apart differ by their certified errors, 1e-4 of the range of the cost each; a
+# matrix that is further from symmetric, relative to its largest entry, is no matrix of distances.
+ASYMMETRY = 1e-3
+# Debiased distances may fall below zero by rounding and by their certified errors; more than this share of the scale
+# deserves a word.
+NEGATIVE = 1e-2
+
+
+def check_finite(name: str, distances: FloatArray) -> None:
+    """Refuse NaN and infinities, and name the row that holds most of them: an invalid chain fills its row.
+
+    Raises:
+        ValueError: an entry is not finite.
+    """
+    wrong = ~np.isfinite(np.atleast_2d(distances))
+    if not wrong.any():
+        return
+    row = int(wrong.sum(1).argmax())
+    column = int(wrong[row].argmax())
+    first = np.atleast_2d(distances)[row, column]
+    raise ValueError(
+        f"{name}: NaN or infinity in row {row}, where {int(wrong[row].sum())} of {len(wrong[row])} distances are not "
+        f"finite; the first is {first} in column {column}. NaN marks pairs that could not be solved, and fills the row "
+        "and the column of an invalid chain: mend it, or leave it out."
+    )
+
+
+def check_symmetric(name: str, distances: FloatArray) -> None:
+    """Refuse what cannot be the distances between the members of one set: not square, not finite, not symmetric.
+
+    Differences between d(X, Y) and d(Y, X) as small as certified errors are allowed.
+
+    Raises:
+        ValueError: one of these.
+    """
+    check_finite(name, distances)
+    if distances.ndim != 2 or distances.shape[0] != distances.shape[1]:
+        raise ValueError(
+            f"{name}: shape {distances.shape} is not that of a square matrix. Entry (i, j) must be the distance "
+            "between members i and j of one set."
+        )
+    gap = np.abs(distances - distances.T)
+    if gap.size and gap.max() > ASYMMETRY * np.abs(distances).max():
+        i, j = (int(k) for k in np.unravel_index(gap.argmax(), gap.shape))
+        raise ValueError(
+            f"{name}: not symmetric. Entry ({i}, {j}) is {distances[i, j]:.6g}, entry ({j}, {i}) is "
+            f"{distances[j, i]:.6g}. Average the two, with (D + D.T) / 2, if that is what you mean."
+        )
+
+
+def warn_of_negatives(name: str, distances: FloatArray, scale: float) -> None:
+    """Warn where a distance is below zero by more than a hundredth of the scale."""
+    lowest = distances.min(initial=0.0)
+    if lowest < -NEGATIVE * scale:
+        warnings.warn(
+            f"{name}: the smallest distance is {lowest:.3g}, far below zero beside a typical one of {scale:.3g}; it "
+            "counts as zero, as do all below zero. Debiased distances may fall slightly below zero; a smaller epsilon "
+            "helps. A kernel or a similarity is not a distance.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def median_distance(distances: FloatArray) -> float:
+    """The median of the positive distances between different members of one set.
+
+    Args:
+        distances: a square symmetric matrix; its diagonal, above zero with entropy, plays no part, and neither do
+            duplicates, at distance zero.
+
+    Raises:
+        ValueError: there are none.
+    """
+    between = distances[np.triu_indices(len(distances), 1)]
+    positive = between[between > 0]
+    if not len(positive):
+        raise ValueError(
+            f"scale: there is no median among {len(between)} distances between {len(distances)} samples, none of which "
+            "is positive. Give more samples, or a number for scale."
+        )
+    return float(np.median(positive))
+
+
+def laplacian(distances: FloatArray, scale: float) -> FloatArray:
+    """`exp(-d / s)`; distances below zero, which debiasing can leave, count as zero."""
+    return np.exp(-np.maximum(distances, 0.0) / scale)
+
+
+def gaussian(distances: FloatArray, scale: float) -> FloatArray:
+    """`exp(-d^2 / (2 s^2))`; distances below zero count as zero."""
+    return np.exp(-0.5 * np.square(np.maximum(distances, 0.0) / scale))
+
+
+KINDS = {"laplacian": laplacian, "gaussian": gaussian}
+
+
+@dataclass(frozen=True, eq=False)
+class Clipped:
+    """What clipping does to the kernel of a training set.
+
+    Attributes:
+        projection: the matrix P (n, n) with which rows of the kernel are multiplied, or None where there was nothing
+            to clip.
+        num_clipped: how many eigenvalues were below zero, beyond rounding.
+        mass: the sum of their absolute values, as a share of the sum over all eigenvalues; in [0, 1).
+    """
+
+    projection: FloatArray | None
+    num_clipped: int
+    mass: float
+
+
+# An indefinite kernel on a training set, K = V diag(l) V^T, is an inner product of another kind: the items have the
+# coordinates |l|^(1/2) V^T along the eigenvectors, and those with l < 0 count negatively. Clipping drops these.
+#   Training items: the inner products that remain are K+ = V+ diag(l+) V+^T = K P with P = V+ V+^T.
+#   A new item x, of which we know the row k^T = (K(x, x_1), ..., K(x, x_n)): its coordinates c along the positive axes
+# must give back k so far as these axes go, V+ diag(l+)^(1/2) c = P k. Its row of the clipped kernel is thus k^T P. For
+# x = x_i that is row i of K+: training and test rows are treated alike, and no test row depends on another.
+# (Chen et al. 2009, section 4.)
+def clip(kernel: FloatArray) -> Clipped:
+    """The projection that makes a symmetric matrix positive semi-definite, for its own rows and those of new items.
+
+    Args:
+        kernel: (n, n); its symmetric part is what counts.
+
+    Returns:
+        A `Clipped`; eigenvalues within rounding of zero do not count as negative.
+
+    Note:
+        One eigendecomposition, O(n^3). P minimises the change of the kernel in the Frobenius norm.
+
+    References:
+        Chen, Garcia, Gupta, Rahimi, Cazzanti: Similarity-based Classification: Concepts and Algorithms (JMLR 2009).
+
+    Example:
+        >>> import numpy as np
+        >>> kernel = np.array([[1.0, 0.9, 0.0], [0.9, 1.0, 0.9], [0.0, 0.9, 1.0]])
+        >>> found = clip(kernel)
+        >>> found.num_clipped, round(found.mass, 3)
+        (1, 0.077)
+        >>> np.linalg.eigvalsh(kernel @ found.projection).round(3) + 0.0
+        array([0.   , 1.   , 2.273])
+    """
+    values, vectors = np.linalg.eigh((kernel + kernel.T) / 2)
+    rounding = len(kernel) * np.finfo(np.float64).eps * np.abs(values).max()
+    negative = values < -rounding
+    if not negative.any():
+        return Clipped(None, 0, 0.0)
+    kept = vectors[:, values > rounding]
+    mass = float(np.abs(values[negative]).sum() / np.abs(values).sum())
+    return Clipped(kept @ kept.T, int(negative.sum()), mass)
+
+
+def as_matrix(name: str, values: Any) -> FloatArray:
+    """A float64 array of what the user gave as a matrix of distances.
+
+    Raises:
+        TypeError: it does not hold real numbers.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name}: expected real numbers, got an array of {array.dtype}. Give a matrix of distances.")
+    return array.astype(np.float64)
