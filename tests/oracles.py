@@ -282,7 +282,8 @@ def exact(problem: Problem) -> float:
     ]
     right = np.concatenate([zero(size * n + size * m + size), problem.nu, problem.mu])
     cost = np.concatenate([problem.D.ravel(), zero(size + size * size)])
-    result = scipy.optimize.linprog(cost, A_eq=np.vstack(blocks), b_eq=right, method="highs")
+    tight = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
+    result = scipy.optimize.linprog(cost, A_eq=np.vstack(blocks), b_eq=right, method="highs", options=tight)
     assert result.success, result.message
     return float(result.fun)
 

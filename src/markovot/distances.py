@@ -43,8 +43,9 @@ def discounted_wl(
         cost: ground cost D between states: a tensor (*batch, n, m), or an object of `markovot.costs`.
         delta: in (0, 1]; a number or a tensor (*batch). The chance to stop at each step: 1 compares initial laws only,
             small values look about 1/delta steps ahead.
-        epsilon: positive, in units of the cost; a number or a tensor (*batch). Smaller is closer to the unregularised
-            distance: the entropic bias is at most about (1 - delta) / delta * epsilon * log(degree).
+        epsilon: in units of the cost; a number or a tensor (*batch). Smaller is closer to the unregularised distance:
+            the entropic bias is at most about (1 - delta) / delta * epsilon * log(degree). 0, for every item, asks for
+            exact transport: a metric where the cost is one, on the CPU only.
         solver: `PolicyIteration` (default) or `ValueIteration`, with the certified tolerance `rtol`. It does not change
             the answer beyond `error_bound`.
         init: an earlier solution of a problem of the same shape, to start from, as in training loops. It does not
@@ -63,7 +64,9 @@ def discounted_wl(
     Note:
         Differentiable in the cost (and the features behind it), both transitions (dense: all entries, sparse: the
         stored ones), both initial laws, delta and epsilon; first order. Gradients in laws and rows are centred. Where
-        an input requires a gradient, one more step is taken past the tolerance, since a gradient is as good as `C*`.
+        an input requires a gradient, one more step is taken past the tolerance, since a gradient is as good as `C*`. At
+        epsilon = 0 gradients are elements of the super- or subdifferential (envelope theorem): those of the plans and
+        potentials that were found, which is the gradient wherever they are unique.
         Computed in float64 whatever the dtype; deterministic. Memory O(n m (dx + dy)), dx and dy the largest degrees,
         and on the CPU at most 128 MiB of plans that are kept rather than recomputed. A solution holds on to them.
 
@@ -100,7 +103,7 @@ def discounted_wl(
     else:
         (value, cost_to_go), _ = run(*(tensor.detach() for tensor in inputs))
     assert solved is not None
-    solution = _package(solved, value, cost_to_go, batch, x)
+    solution = _package(solved, value, cost_to_go, batch, (x, y))
     if throw:
         solution.raise_unless_converged(solved.wanted.view(batch))
     return solution
@@ -178,11 +181,13 @@ def _check_init(init: Any, batch: torch.Size, x: MarkovChain, y: MarkovChain) ->
         )
 
 
-def _package(solved: Solved, value: Tensor, cost_to_go: Tensor, batch: torch.Size, x: MarkovChain) -> ChainSolution:
+def _package(
+    solved: Solved, value: Tensor, cost_to_go: Tensor, batch: torch.Size, chains: tuple[MarkovChain, MarkovChain]
+) -> ChainSolution:
     n, m = cost_to_go.shape[1:]
-    dtype = x.dtype
+    dtype = chains[0].dtype
     rounding = torch.finfo(dtype).eps * solved.outer.value.abs() if dtype != torch.float64 else 0.0
-    details = _Details(solved, batch, dtype)
+    details = _Details(solved, batch, dtype, chains)
     return ChainSolution(
         value=value.to(dtype).view(batch),
         error_bound=(solved.error_bound + rounding).to(dtype).view(batch),
@@ -198,8 +203,11 @@ def _package(solved: Solved, value: Tensor, cost_to_go: Tensor, batch: torch.Siz
 class _Details:
     """What a solution computes only when asked."""
 
-    def __init__(self, solved: Solved, batch: torch.Size, dtype: torch.dtype) -> None:
+    def __init__(
+        self, solved: Solved, batch: torch.Size, dtype: torch.dtype, chains: tuple[MarkovChain, MarkovChain]
+    ) -> None:
         self.solved = solved
+        self.chains = chains
         self._batch = batch
         self._dtype = dtype
 

@@ -18,7 +18,7 @@ from markovot.transport.single import Coupled, solve_problems
 def transport_cost(
     a: Any, b: Any, cost: Any, *, epsilon: float | Tensor, rtol: float = 1e-4, throw: bool = True
 ) -> Solution:
-    r"""Entropic optimal transport between two laws.
+    r"""Optimal transport between two laws, entropic or (epsilon = 0) exact.
 
     $$\min_\pi \langle \pi, C \rangle + \epsilon\, KL(\pi | a \otimes b)$$
 
@@ -28,7 +28,7 @@ def transport_cost(
         a: law (*batch, n), sums to one; states without mass take no part.
         b: law (*batch, m).
         cost: C (*batch, n, m), finite. All batch dimensions are broadcast.
-        epsilon: positive, in units of the cost; a number or a tensor (*batch).
+        epsilon: in units of the cost; a number or a tensor (*batch). 0, for every item, is exact, on the CPU only.
         rtol: wanted certified error, relative to the range of the cost (to one where the range is zero).
         throw: raise a `SolveError` if some item did not converge.
 
@@ -41,8 +41,9 @@ def transport_cost(
         SolveError: not converged.
 
     Note:
-        Differentiable (first order) in a, b, cost and epsilon; gradients in laws are centred. Damped Newton on the
-        dual: tens of steps at any epsilon, each O(n m min(n, m)). Computed in float64 whatever the dtype;
+        Differentiable (first order) in a, b, cost and epsilon; gradients in laws are centred, and at epsilon = 0 they
+        are those of the plan and potentials that were found. Damped Newton on the dual: tens of steps at any epsilon,
+        each O(n m min(n, m)); exact transport by the simplex method. Computed in float64 whatever the dtype;
         deterministic.
 
     References:

@@ -237,11 +237,7 @@ def discount(value: Any, *, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def regularisation(value: Any, *, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Check `epsilon`, which must be finite and positive, and return it as a tensor that keeps its gradient.
-
-    Raises:
-        NotImplementedError: epsilon is zero (exact transport).
-    """
+    """Check `epsilon`: finite and positive, or 0 for every item, and return it as a tensor that keeps its gradient."""
     epsilon = _parameter("epsilon", value, dtype, device)
     if bool(((epsilon > 0) & (epsilon < math.inf)).all()):
         return epsilon
@@ -249,13 +245,20 @@ def regularisation(value: Any, *, dtype: torch.dtype, device: torch.device) -> T
     wrong = ~((detached >= 0) & (detached < math.inf))
     if bool(wrong.any()):
         raise ValueError(
-            f"epsilon: {detached[wrong].flatten()[0].item():.12g} is not a finite positive number. epsilon "
-            "is in units of the cost; a hundredth of the cost's range is a common choice."
+            f"epsilon: {detached[wrong].flatten()[0].item():.12g} is not a finite number >= 0. epsilon is in units "
+            "of the cost: a hundredth of the cost's range is a common choice, and 0 asks for exact transport."
         )
-    raise NotImplementedError(
-        "epsilon: 0 asks for exact transport, which is not available yet. Use a small positive epsilon, for "
-        "instance a thousandth of the cost's range."
-    )
+    if bool((detached > 0).any()):
+        raise ValueError(
+            "epsilon: some items have 0 and others do not. Exact and entropic transport are different methods: solve "
+            "the two kinds of items apart."
+        )
+    if device.type != "cpu":
+        raise ValueError(
+            f"epsilon: 0 asks for exact transport, which runs on the CPU, but the chains are on {device}. Move them "
+            "with .to('cpu'), or use a small positive epsilon."
+        )
+    return epsilon
 
 
 def normalised(law: Tensor) -> Tensor:

@@ -41,51 +41,59 @@ def _dot(v, w):
     return total
 
 
-@helper
-def solve_item(batch, p, discount, transpose, cost, b, x, tolerance, max_iter, work):
-    """Solve K x = b (or the transpose) for item p from the first guess x, in place. Returns the residual's norm.
+def make_solver(times):
+    """BiCGStab for one item, on the product `times` of one kind of batch."""
 
-    The norm is recomputed from x at the end of every run, so that no drift of the recurrence goes unnoticed. Products
-    leave padded states alone; what they write to is zeroed first.
-    """
-    r, shadow, d, kd, s, ks, scratch = work
-    for e in range(x.size):
-        r[e], kd[e], ks[e] = 0.0, 0.0, 0.0
-    left = max_iter
-    while True:
-        _times(batch, p, discount, transpose, cost, x, r, scratch)
+    @helper
+    def solve_item(batch, p, discount, transpose, cost, b, x, tolerance, max_iter, work):
+        """Solve K x = b (or the transpose) for item p from the first guess x, in place. Returns the residual's norm.
+
+        The norm is recomputed from x at the end of every run, so that no drift of the recurrence goes unnoticed.
+        Products leave padded states alone; what they write to is zeroed first.
+        """
+        r, shadow, d, kd, s, ks, scratch = work
         for e in range(x.size):
-            r[e] = b[e] - r[e]
-            shadow[e] = r[e]
-            d[e] = r[e]
-        reached = _size(r, transpose)
-        if reached <= tolerance or left <= 0 or not np.isfinite(reached):
-            return reached
-        rho = _dot(shadow, r)
-        while left > 0:
-            left -= 1
-            _times(batch, p, discount, transpose, cost, d, kd, scratch)
-            curvature = _dot(shadow, kd)
-            if curvature == 0.0:
-                break
-            alpha = rho / curvature
+            r[e], kd[e], ks[e] = 0.0, 0.0, 0.0
+        left = max_iter
+        while True:
+            times(batch, p, discount, transpose, cost, x, r, scratch)
             for e in range(x.size):
-                s[e] = r[e] - alpha * kd[e]
-            _times(batch, p, discount, transpose, cost, s, ks, scratch)
-            ks_ks = _dot(ks, ks)
-            omega = _dot(ks, s) / ks_ks if ks_ks > 0.0 else 0.0
-            for e in range(x.size):
-                x[e] += alpha * d[e] + omega * s[e]
-                r[e] = s[e] - omega * ks[e]
-            if _size(r, transpose) <= 0.5 * tolerance:
-                break
-            new_rho = _dot(shadow, r)
-            if new_rho == 0.0 or omega == 0.0 or not np.isfinite(new_rho):
-                break
-            beta = (new_rho / rho) * (alpha / omega)
-            rho = new_rho
-            for e in range(x.size):
-                d[e] = r[e] + beta * (d[e] - omega * kd[e])
+                r[e] = b[e] - r[e]
+                shadow[e] = r[e]
+                d[e] = r[e]
+            reached = _size(r, transpose)
+            if reached <= tolerance or left <= 0 or not np.isfinite(reached):
+                return reached
+            rho = _dot(shadow, r)
+            while left > 0:
+                left -= 1
+                times(batch, p, discount, transpose, cost, d, kd, scratch)
+                curvature = _dot(shadow, kd)
+                if curvature == 0.0:
+                    break
+                alpha = rho / curvature
+                for e in range(x.size):
+                    s[e] = r[e] - alpha * kd[e]
+                times(batch, p, discount, transpose, cost, s, ks, scratch)
+                ks_ks = _dot(ks, ks)
+                omega = _dot(ks, s) / ks_ks if ks_ks > 0.0 else 0.0
+                for e in range(x.size):
+                    x[e] += alpha * d[e] + omega * s[e]
+                    r[e] = s[e] - omega * ks[e]
+                if _size(r, transpose) <= 0.5 * tolerance:
+                    break
+                new_rho = _dot(shadow, r)
+                if new_rho == 0.0 or omega == 0.0 or not np.isfinite(new_rho):
+                    break
+                beta = (new_rho / rho) * (alpha / omega)
+                rho = new_rho
+                for e in range(x.size):
+                    d[e] = r[e] + beta * (d[e] - omega * kd[e])
+
+    return solve_item
+
+
+solve_item = make_solver(_times)
 
 
 @allocating_helper

@@ -12,6 +12,7 @@ from markovot.transport.compiling import allocating_helper, helper, kernel
 from markovot.transport.dual import make_group, solve_group
 from markovot.transport.kernels import STORED, Batch, Columns, Items, State
 from markovot.transport.kernels_policy import Problem, Result, make_memory, run_item
+from markovot.transport.kernels_single import support
 from markovot.transport.simd import LANES, load, splat, store
 
 # A set of chains, each laid out both ways: as a first chain (`side`) and, in `lanes`, as a second one. `sizes` are the
@@ -90,7 +91,7 @@ def _batch(frame, extent, xs, ys):
 
 
 @helper
-def _read_ground(table, corner, sizes, across, out):
+def read_ground(table, corner, sizes, across, out):
     """Write the ground costs of a pair, row chain first; returns their range (NaN where some are not finite)."""
     n, m = sizes
     low, high, total = np.inf, -np.inf, 0.0
@@ -103,34 +104,34 @@ def _read_ground(table, corner, sizes, across, out):
     return high - low + total
 
 
-@helper
-def _fixed_point(batch, frame, setting, control, memory, cost, centre):
-    """Policy iteration for the pair in the frame; writes the middle of the enclosure of C*, returns its radius."""
-    size = batch.items.size
-    base, residual, lower, upper = frame.wide
-    low, high = frame.narrow
-    wanted = setting.rtol * (frame.scale[0] if frame.scale[0] > 0.0 else 1.0)
-    frame.tolerance[0] = setting.share * wanted
-    frame.num_iter[0] = 0
-    result = Result(cost[:size], base[:size], residual[:size], lower[:size], upper[:size], low, high, frame.num_iter)
-    problem = Problem(frame.ground[:size], frame.discount, frame.tolerance, frame.scale, frame.stored, frame.warmth)
-    for e in range(size):
-        cost[e] = 0.0
-    run_item(batch, np.int64(0), (np.int64(0), frame.rows[0]), problem, result, control, memory)
-    middle = 0.5 * (low[0] + high[0])
-    for e in range(size):
-        centre[e] = base[e] + middle
-    return 0.5 * (high[0] - low[0]), wanted
+def make_fixed_point(run_item):
+    """The fixed point of the pair in a frame, by the loop `run_item` of its kind of batch."""
+
+    @helper
+    def fixed_point(batch, frame, setting, control, memory, cost, centre):
+        """Writes the middle of the enclosure of C*; returns its radius, and the error wanted of the distance."""
+        size = batch.items.size
+        base, residual, lower, upper = frame.wide
+        low, high = frame.narrow
+        wanted = setting.rtol * (frame.scale[0] if frame.scale[0] > 0.0 else 1.0)
+        frame.tolerance[0] = setting.share * wanted
+        frame.num_iter[0] = 0
+        result = Result(
+            cost[:size], base[:size], residual[:size], lower[:size], upper[:size], low, high, frame.num_iter
+        )
+        problem = Problem(frame.ground[:size], frame.discount, frame.tolerance, frame.scale, frame.stored, frame.warmth)
+        for e in range(size):
+            cost[e] = 0.0
+        run_item(batch, np.int64(0), (np.int64(0), frame.rows[0]), problem, result, control, memory)
+        middle = 0.5 * (low[0] + high[0])
+        for e in range(size):
+            centre[e] = base[e] + middle
+        return 0.5 * (high[0] - low[0]), wanted
+
+    return fixed_point
 
 
-@helper
-def _support(weights, out):
-    count = 0
-    for k in range(weights.size):
-        if weights[k] > 0.0:
-            out[count] = k
-            count += 1
-    return count
+_fixed_point = make_fixed_point(run_item)
 
 
 @helper
@@ -138,7 +139,7 @@ def _put_outer(w, lane, cost, law, strides, height, width, lists):
     """Write an initial coupling to a lane of the group: only states with mass take part, the rest is padding."""
     a, b = law
     rows, columns = lists
-    num_rows, num_columns = _support(a, rows), _support(b, columns)
+    num_rows, num_columns = support(a, rows), support(b, columns)
     for k in range(height):
         row = rows[k if k < num_rows else 0]
         w.a[k * LANES + lane] = a[row] if k < num_rows else 0.0
@@ -181,7 +182,7 @@ def solve_pairs(pairs, xs, ys, table, setting, control, answer):
                 frame.epsilon, frame.mode, extent.degree, extent.width,
             )  # fmt: skip
             batch = Batch(items, side, frame.columns, lanes, frame.state)
-            frame.scale[0] = _read_ground(table, (xs.first[a], ys.first[b]), (n, m), across, frame.ground)
+            frame.scale[0] = read_ground(table, (xs.first[a], ys.first[b]), (n, m), across, frame.ground)
             q = start + lane
             centres[lane] = 0.0
             radius[lane], answer.wanted[q] = np.nan, np.nan

@@ -69,59 +69,67 @@ def make_memory(batch, size):
     return make_scratch(batch), make_vectors(size), np.empty(size)
 
 
-@helper
-def run_item(batch, p, rows, problem, result, control, memory):
-    """Run item p, of `rows[0]..rows[1]`, to its tolerance; `result.cost` holds its first costs unless `control.cold`.
+def make_loop(sweep_rows, enclose, solve_item):
+    """Policy iteration for one item, on the sweeps, enclosures and linear systems of one kind of batch."""
 
-    The steps of the linear systems are arguments, since numba would compile their solver anew for each constant.
-    """
-    size = batch.items.size
-    scratch, (r, shadow, d, kd, s, ks, spare), step = memory
-    work = (r[:size], shadow[:size], d[:size], kd[:size], s[:size], ks[:size], spare)
-    step = step[:size]
-    transpose = control.max_iter < 0  # never
-    bounds = (result.lower, result.upper)
-    part = slice(p * size, (p + 1) * size)
-    delta, scale, tolerance = problem.discount[p], problem.scale[p], problem.tolerance[p]
-    cost = result.cost[part]
-    warmth = problem.warmth[p]
-    if control.cold:
-        batch.items.mode[p] = INDEPENDENT
-        for e in range(size):
-            step[e] = delta * problem.ground[p * size + e]
-        limit = START_SHARE * delta * scale
-        solve_item(batch, p, delta, transpose, result.cost, step, cost, limit, control.start_steps, work)
-    batch.items.mode[p] = problem.mode[p]
-    goal = delta * tolerance
-    gap = max(LOCAL_SHARE * goal, LOCAL_FORCING * scale)
-    met, polished, stale, best = False, not control.polish, 0, np.inf
-    while True:
-        sweep_rows(batch, p, rows, result.cost, gap, warmth, bounds, scratch)
-        low, high, largest = _enclose(batch, p, problem, result)
-        result.low[p], result.high[p] = low, high
-        result.num_iter[p] += 1
-        radius = 0.5 * (high - low)
-        stale = 0 if radius < PROGRESS * best else stale + 1
-        best = min(best, radius)
-        polished = polished or met
-        met = met or radius <= tolerance
-        stuck = result.num_iter[p] >= control.max_iter or stale >= PATIENCE or not np.isfinite(radius)
-        if (met and polished) or stuck:
-            break
-        share = POLISH if met else 1.0
-        forcing = max((POLISH if met else FINAL_SHARE) * goal, FORCING * largest)
-        for e in range(size):
-            step[e] = 0.0
-        residual = result.residual[part]
-        reached = solve_item(
-            batch, p, delta, transpose, result.cost, residual, step, forcing, control.linear_steps, work
-        )
-        solved = reached < largest  # if not: a step of value iteration, which always contracts
-        for e in range(size):
-            step[e] = step[e] if solved else residual[e]
-            cost[e] += step[e]
-        warmth = _span(step)
-        gap = max(share * LOCAL_SHARE * goal, LOCAL_FORCING * largest * delta)
+    @helper
+    def run_item(batch, p, rows, problem, result, control, memory):
+        """Run item p, of `rows[0]..rows[1]`, to its tolerance, from its costs in `result.cost` unless `control.cold`.
+
+        The steps of the linear systems are arguments, since numba would compile their solver anew for each constant.
+        """
+        size = batch.items.size
+        scratch, (r, shadow, d, kd, s, ks, spare), step = memory
+        work = (r[:size], shadow[:size], d[:size], kd[:size], s[:size], ks[:size], spare)
+        step = step[:size]
+        transpose = control.max_iter < 0  # never
+        bounds = (result.lower, result.upper)
+        part = slice(p * size, (p + 1) * size)
+        delta, scale, tolerance = problem.discount[p], problem.scale[p], problem.tolerance[p]
+        cost = result.cost[part]
+        warmth = problem.warmth[p]
+        if control.cold:
+            batch.items.mode[p] = INDEPENDENT
+            for e in range(size):
+                step[e] = delta * problem.ground[p * size + e]
+            limit = START_SHARE * delta * scale
+            solve_item(batch, p, delta, transpose, result.cost, step, cost, limit, control.start_steps, work)
+        batch.items.mode[p] = problem.mode[p]
+        goal = delta * tolerance
+        gap = max(LOCAL_SHARE * goal, LOCAL_FORCING * scale)
+        met, polished, stale, best = False, not control.polish, 0, np.inf
+        while True:
+            sweep_rows(batch, p, rows, result.cost, gap, warmth, bounds, scratch)
+            low, high, largest = enclose(batch, p, problem, result)
+            result.low[p], result.high[p] = low, high
+            result.num_iter[p] += 1
+            radius = 0.5 * (high - low)
+            stale = 0 if radius < PROGRESS * best else stale + 1
+            best = min(best, radius)
+            polished = polished or met
+            met = met or radius <= tolerance
+            stuck = result.num_iter[p] >= control.max_iter or stale >= PATIENCE or not np.isfinite(radius)
+            if (met and polished) or stuck:
+                break
+            share = POLISH if met else 1.0
+            forcing = max((POLISH if met else FINAL_SHARE) * goal, FORCING * largest)
+            for e in range(size):
+                step[e] = 0.0
+            residual = result.residual[part]
+            reached = solve_item(
+                batch, p, delta, transpose, result.cost, residual, step, forcing, control.linear_steps, work
+            )
+            solved = reached < largest  # if not: a step of value iteration, which always contracts
+            for e in range(size):
+                step[e] = step[e] if solved else residual[e]
+                cost[e] += step[e]
+            warmth = _span(step)
+            gap = max(share * LOCAL_SHARE * goal, LOCAL_FORCING * largest * delta)
+
+    return run_item
+
+
+run_item = make_loop(sweep_rows, _enclose, solve_item)
 
 
 @kernel

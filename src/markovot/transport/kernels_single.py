@@ -8,7 +8,7 @@ from markovot.transport.simd import LANES, load, splat, store
 
 
 @helper
-def _support(weights, out):
+def support(weights, out):
     """Positions with mass, and how many."""
     count = 0
     for k in range(weights.size):
@@ -37,8 +37,8 @@ def solve_problems(tasks, problems, wanted, g, lower, upper, count):
         height, width = np.int64(0), np.int64(0)  # typed: numba compiles callees anew for literals
         for lane in range(LANES):
             q = min(first + lane, last - 1)
-            row_count[lane] = _support(a[q], rows[lane])
-            column_count[lane] = _support(b[q], columns[lane])
+            row_count[lane] = support(a[q], rows[lane])
+            column_count[lane] = support(b[q], columns[lane])
             height = max(height, row_count[lane])
             width = max(width, column_count[lane])
         for lane in range(LANES):

@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from markovot.transport import layout
+from markovot.transport import kernels_exact_pairs, kernels_pairs, layout
 from markovot.transport.forcing import LINEAR_STEPS, START_STEPS
 from markovot.transport.kernels import Lanes, Side
 from markovot.transport.kernels_pairs import Answer, Members, Setting
-from markovot.transport.kernels_pairs import solve_pairs as _kernel
 from markovot.transport.kernels_policy import Control
 from markovot.transport.rows import Rows
 
@@ -71,5 +70,6 @@ def solve_pairs(
     num = len(pairs)
     found = Solved(np.empty(num), np.empty(num), np.empty(num), np.zeros(num, dtype=np.int64))
     control = Control(True, False, max_iter, START_STEPS, LINEAR_STEPS)
-    _kernel(pairs, xs, ys, table, setting, control, Answer(*found))
+    kernel = kernels_exact_pairs.solve_pairs if setting.epsilon == 0 else kernels_pairs.solve_pairs
+    kernel(pairs, xs, ys, table, setting, control, Answer(*found))
     return found

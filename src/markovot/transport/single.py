@@ -34,6 +34,11 @@ class Coupled:
 
     def kl(self, cost: Tensor, epsilon: Tensor) -> Tensor:
         """KL(plan | a x b), (Q,)."""
+        if bool((epsilon == 0).all()):
+            product = self.plan.sum(2, keepdim=True) * self.plan.sum(1, keepdim=True)
+            return torch.special.xlogy(self.plan, self.plan / product.clamp(min=torch.finfo(torch.float64).tiny)).sum(
+                (1, 2)
+            )
         scores = self.f[:, :, None] + self.g[:, None, :] - cost
         return (self.plan * scores).flatten(1).sum(1) / epsilon
 
@@ -51,6 +56,8 @@ def solve_problems(
         gap: (Q,).
         init: first potentials g (Q, m).
     """
+    if bool((epsilon == 0).all()):
+        return _exact(*(tensor.detach().contiguous() for tensor in (a, b, cost)))
     if a.device.type == "cpu" and min(a.shape[1], b.shape[1]) <= COMPILED_STATES:
         a, b, cost = (tensor.detach().contiguous() for tensor in (a, b, cost))
         return _compiled(a, b, cost, epsilon.contiguous(), gap.contiguous(), init)
@@ -59,6 +66,25 @@ def solve_problems(
         found = newton.solve_transport(a, b, cost, epsilon, gap=gap, init=init)
     plan = newton.plan(a, b, found.g, cost, epsilon)
     return Coupled(found.lower, found.upper, found.f, found.g, plan, found.num_iter)
+
+
+def _exact(a: Tensor, b: Tensor, cost: Tensor) -> Coupled:
+    from markovot.transport import kernels_exact_single
+
+    num = len(a)
+    lower, upper = (torch.zeros(num, dtype=torch.float64) for _ in range(2))
+    found = Coupled(
+        lower, upper, torch.zeros_like(a), torch.zeros_like(b), torch.zeros_like(cost),
+        torch.zeros(num, dtype=torch.int64),
+    )  # fmt: skip
+    fields = (found.lower, found.upper, found.f, found.g, found.plan, found.num_iter)
+    problems, arrays = (tuple(tensor.numpy() for tensor in tensors) for tensors in ((a, b, cost), fields))
+    run(
+        lambda tasks: kernels_exact_single.solve_problems(tasks, problems, arrays),
+        np.stack([np.arange(num), np.arange(1, num + 1)], axis=1),
+        np.full(num, 4 * a.shape[1] * b.shape[1]),
+    )
+    return found
 
 
 def _compiled(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor, gap: Tensor, init: Tensor | None) -> Coupled:
