@@ -100,7 +100,8 @@ def ground(cost: Cost, xs: list[Packed], ys: list[Packed]) -> FloatArray:
         torch.from_numpy(np.concatenate([chain.features for chain in chains if chain.features is not None]))
         for chains in (xs, ys)
     ]
-    return np.ascontiguousarray(cost(*features).double().numpy())
+    vectors = (f if f.ndim > 1 else f[:, None] for f in features)
+    return np.ascontiguousarray(cost(*vectors).double().numpy())
 
 
 def _solve_alone(x: Packed, y: Packed, setting: Setting) -> tuple[float, float, int]:

@@ -12,7 +12,7 @@ from markovot.costs import Cost
 from markovot.fixed_point import PolicyIteration, Solver, check_solver
 from markovot.pairwise.blocks import Found, Setting, checked, ground
 from markovot.pairwise.checkpoint import Checkpoint
-from markovot.pairwise.collection import Collection, IntArray, collect
+from markovot.pairwise.collection import Collection, collect
 from markovot.pairwise.plan import Piece, diagonal, tiles
 from markovot.pairwise.running import run_here, run_there
 from markovot.pairwise.solution import INVALID, STATUSES, PairwiseSolution, Table
@@ -102,13 +102,12 @@ def distance_matrix(  # noqa: PLR0913 (what to solve, how, where, and what to do
 
 
 class _Job(NamedTuple):
-    """A piece of the work: pairs of which chains, and where their results go."""
+    """A piece of the work: pairs of which chains, and the table for their results."""
 
     piece: Piece
     xs: Collection
     ys: Collection
     table: Table
-    where: tuple[IntArray, ...]
 
 
 class _Work:
@@ -118,19 +117,14 @@ class _Work:
         self.xs, self.ys, self.setting = xs, ys, setting
         self.symmetric = xs is ys
         self.table = Table(len(xs.which), len(ys.which))
-        first_x, first_y = xs.first(), ys.first()
-        self.jobs = [
-            _Job(piece, xs, ys, self.table, (first_x[piece.rows], first_y[piece.columns]))
-            for piece in tiles(xs, ys, setting.solver)
-        ]
+        self.first_x, self.first_y = xs.first(), ys.first()
+        self.jobs = [_Job(piece, xs, ys, self.table) for piece in tiles(xs, ys, setting.solver)]
         self.own: list[Table] = []
         if debiased and not self.symmetric:
             for one in (xs, ys):
                 table = Table(len(one.chains))
                 self.own.append(table)
-                self.jobs += [
-                    _Job(piece, one, one, table, (piece.rows,)) for piece in diagonal(one, setting.solver)
-                ]
+                self.jobs += [_Job(piece, one, one, table) for piece in diagonal(one, setting.solver)]
         self.debiased = debiased
 
     def run(self, executor: Any, checkpoint: Any, progress: bool) -> None:
@@ -143,7 +137,7 @@ class _Work:
             for number, found in () if kept is None else kept.finished():
                 self._put(number, found)
                 finished.add(number)
-            sizes = [len(job.piece.pairs) for job in self.jobs]
+            sizes = [job.piece.num_pairs for job in self.jobs]
             there = sum(sizes[number] for number in finished)
             blocks = (
                 (number, job.piece.block(job.xs, job.ys))
@@ -164,10 +158,14 @@ class _Work:
                     run_there(blocks, self.setting, done, executor)
 
     def _put(self, number: int, found: Found) -> None:
-        job = self.jobs[number]
-        job.table.put(job.where, found)
+        piece, _, _, table = self.jobs[number]
+        if table is not self.table:
+            table.put((piece.rows,), found)
+            return
+        where = self.first_x[piece.rows], self.first_y[piece.columns]
+        table.put(where, found)
         if self.symmetric:
-            job.table.put(job.where[::-1], found)
+            table.put(where[::-1], found)
 
     def _task(self) -> dict[str, str]:
         """What must be the same for blocks of an earlier run to be of use."""
@@ -185,10 +183,11 @@ class _Work:
     def solution(self) -> PairwiseSolution:
         """All distances, those of identical chains too."""
         table, x, y = self.table, self.xs.which, self.ys.which
-        first_x, first_y = self.xs.first(), self.ys.first()
+        rows, columns = self.first_x[x], self.first_y[y]
+        twin_rows, twin_columns = (np.flatnonzero(first != np.arange(len(first))) for first in (rows, columns))
         for part in table:  # identical chains have the results of the first of them
-            part[:] = part[first_x[x]]
-            part[:] = part[:, first_y[y]]
+            part[twin_rows] = part[rows[twin_rows]]
+            part[:, twin_columns] = part[:, columns[twin_columns]]
         if self.debiased:
             diagonals = [[part[which] for part in own] for own, which in zip(self.own, (x, y), strict=False)]
             self._debias(*(diagonals or [[np.diagonal(part).copy() for part in table]] * 2))

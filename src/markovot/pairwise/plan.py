@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from markovot.fixed_point import PolicyIteration, Solver
 from markovot.pairwise.blocks import Block
@@ -14,12 +15,28 @@ GROUP_ENTRIES = 1024
 
 
 class Piece(NamedTuple):
-    """A block before its chains are packed in: which chains of the first and the second collection, and the pairs."""
+    """A block before its chains are packed in; a million of them must be small."""
 
-    x: IntArray
-    y: IntArray
-    pairs: IntArray  # (q, 2), positions in x and y
+    x: IntArray  # which chains of the first collection
+    y: IntArray  # and of the second
+    listed: IntArray | None  # the pairs (q, 2), positions in x and y; None: all, and where x is y each once
     compiled: bool
+
+    @property
+    def num_pairs(self) -> int:
+        """How many pairs."""
+        if self.listed is not None:
+            return len(self.listed)
+        return len(self.x) * (len(self.x) + 1) // 2 if self.x is self.y else len(self.x) * len(self.y)
+
+    @property
+    def pairs(self) -> IntArray:
+        """The pairs (q, 2), positions in x and y."""
+        if self.listed is not None:
+            return self.listed
+        if self.x is self.y:
+            return np.stack(np.triu_indices(len(self.x)), axis=1)
+        return np.argwhere(np.ones((len(self.x), len(self.y)), dtype=bool))
 
     @property
     def rows(self) -> IntArray:
@@ -48,9 +65,11 @@ def tiles(xs: Collection, ys: Collection, solver: Solver) -> list[Piece]:
     pieces: list[Piece] = []
     for p, x in enumerate(groups_x):
         for y in groups_x[p:] if xs is ys else groups_y:
-            pairs = np.argwhere(np.triu(np.ones((len(x), len(y)), dtype=bool)) if x is y else np.ones((len(x), len(y))))
-            pieces.extend(split(xs, ys, x, y, pairs, solver))
-    return sorted(pieces, key=lambda piece: -len(piece.pairs) if piece.compiled else 1)
+            whole = Piece(x, y, None, True)
+            # chains of a group are in the order of their sizes: the last ones are the largest
+            largest = _fitting(xs, ys, x[-1:], y[-1:], np.zeros((1, 2), dtype=np.int64), solver)
+            pieces += [whole] if largest.all() else split(xs, ys, x, y, whole.pairs, solver)
+    return sorted(pieces, key=lambda piece: -piece.num_pairs if piece.compiled else 1)
 
 
 def diagonal(xs: Collection, solver: Solver) -> list[Piece]:
@@ -62,26 +81,29 @@ def diagonal(xs: Collection, solver: Solver) -> list[Piece]:
     ]
 
 
-def split(
-    xs: Collection, ys: Collection, x: IntArray, y: IntArray, pairs: IntArray, solver: Solver
-) -> list[Piece]:
+def split(xs: Collection, ys: Collection, x: IntArray, y: IntArray, pairs: IntArray, solver: Solver) -> list[Piece]:
     """Pairs of two groups as one piece for the compiled kernel, and one for each pair that is too large for it."""
-    from markovot.transport.pairs import fits
-
-    (entries_x, states_x), (entries_y, states_y) = _measures(xs, x), _measures(ys, y)
-    a, b = pairs[:, 0], pairs[:, 1]
-    small = fits(entries_x[a], entries_y[b], states_x[a], states_y[b]) & isinstance(solver, PolicyIteration)
+    small = _fitting(xs, ys, x, y, pairs, solver)
     pieces = [Piece(x, y, pairs[small], True)] if small.any() else []
     for i, j in pairs[~small].tolist():
         pieces.append(Piece(x[i : i + 1], y[j : j + 1], np.zeros((1, 2), dtype=np.int64), False))
     return pieces
 
 
-def _measures(xs: Collection, which: IntArray) -> tuple[IntArray, IntArray]:
-    return (
-        np.array([xs.chains[i].num_entries for i in which]),
-        np.array([xs.chains[i].num_states for i in which]),
+def _fitting(
+    xs: Collection, ys: Collection, x: IntArray, y: IntArray, pairs: IntArray, solver: Solver
+) -> NDArray[np.bool_]:
+    """Which pairs the compiled kernel takes."""
+    from markovot.transport.pairs import fits
+
+    if not isinstance(solver, PolicyIteration):
+        return np.zeros(len(pairs), dtype=bool)
+    (entries_x, states_x), (entries_y, states_y) = (
+        np.array([(chains[i].num_entries, chains[i].num_states) for i in which]).T
+        for chains, which in ((xs.chains, x), (ys.chains, y))
     )
+    a, b = pairs[:, 0], pairs[:, 1]
+    return np.asarray(fits(entries_x[a], entries_y[b], states_x[a], states_y[b]))
 
 
 def _groups(xs: Collection) -> list[IntArray]:
@@ -95,5 +117,3 @@ def _groups(xs: Collection) -> list[IntArray]:
         groups[-1].append(number)
         room -= chain.num_entries
     return [np.array(group) for group in groups]
-
-

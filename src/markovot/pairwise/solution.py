@@ -67,8 +67,7 @@ class PairwiseSolution:
         """
         problems = []
         if self.invalid:
-            reasons = [f"{name}[{number}] ({reason})" for (name, number), reason in self.invalid.items()]
-            problems.append(f"{len(reasons)} invalid, whose distances are NaN: {_some(reasons)}.")
+            problems.append(named(self.invalid))
         wrong = ~self.converged
         wrong[[number for name, number in self.invalid if name == "chains"]] = False
         columns = "chains" if self.symmetric else "others"
@@ -86,6 +85,12 @@ class PairwiseSolution:
                 "it is returned.",
                 self,
             )
+
+
+def named(invalid: dict[tuple[str, int], str]) -> str:
+    """The invalid chains and their reasons, in words."""
+    reasons = [f"{name}[{number}] ({reason})" for (name, number), reason in invalid.items()]
+    return f"{len(reasons)} invalid, whose distances are NaN: {_some(reasons)}."
 
 
 def _some(names: list[str]) -> str:

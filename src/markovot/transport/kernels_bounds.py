@@ -17,7 +17,7 @@ import numpy as np
 from markovot.transport.compiling import allocating_helper, helper, kernel
 from markovot.transport.simd import LANES, exp, load, log, maximum, minimum, splat, store
 
-# Costs that lie further apart than this many epsilon have no common exponentials; the least cost, which is lower than
+# Costs that lie this many epsilon apart, or more, have no common exponentials; the least cost, which is lower than
 # the soft minimum, then serves.
 SOFT_RANGE = 600.0
 TINY = 1e-300
@@ -135,7 +135,7 @@ def raise_bounds(tasks, x, ys, first, ground, sweeps, cost):
         rise = np.inf
         for half in range(2 * sweeps.most):
             low, high = _copy(cost, start, n, m, width, gibbs)
-            soft = high - low <= SOFT_RANGE * epsilon
+            soft = high - low < SOFT_RANGE * epsilon
             _exponentials(gibbs, n, width, epsilon, low, soft)
             # the marginal that is kept: of the first chain, and then of the second
             if half % 2 == 0:

@@ -1,0 +1,239 @@
+"""Exact nearest neighbours: bounds first, so that most pairs are never solved."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from markovot.costs import Cost, Given
+from markovot.fixed_point import PolicyIteration, Solver, check_solver
+from markovot.pairwise.blocks import Setting, checked, ground, solve_block
+from markovot.pairwise.bounds import Signatures, chunks, embedding, lower_bounds, refined_bounds, signatures
+from markovot.pairwise.collection import Collection, IntArray, collect
+from markovot.pairwise.plan import split
+from markovot.pairwise.solution import INVALID, STATUSES, named
+from markovot.solution import SolveError, Status
+from markovot.transport.threads import own_threads
+
+# References whose better bounds are computed before anything is solved, and pairs that are solved at a time then.
+FIRST_REFINED, TOGETHER = 16, 2
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """The nearest references of each query, in NumPy; not differentiable.
+
+    Attributes:
+        index: numbers of the k nearest references (q, k), the nearest first; -1 where there is none.
+        value: their distances (q, k), in units of the cost.
+        error_bound: certified error of each distance (q, k).
+        status: a `Status` for each (q, k).
+        num_solved: how many distances were solved for each query (q,); the others were ruled out by their bounds.
+        invalid: why chains could not be used, as in `PairwiseSolution`.
+    """
+
+    index: IntArray
+    value: NDArray[np.float64]
+    error_bound: NDArray[np.float64]
+    status: NDArray[Any]
+    num_solved: IntArray
+    invalid: dict[tuple[str, int], str] = field(default_factory=dict)
+
+
+def nearest_neighbours(
+    queries: Sequence[Any],
+    references: Sequence[Any] | None = None,
+    k: int = 1,
+    *,
+    cost: Cost,
+    delta: float,
+    epsilon: float,
+    debiased: bool = False,
+    solver: Solver = PolicyIteration(),
+    progress: bool = True,
+    throw: bool = True,
+) -> Neighbours:
+    r"""The k nearest of some reference chains to each query: those that the whole distance matrix would show.
+
+    A distance is solved only where a lower bound of it does not exceed the k-th best distance found, less the error
+    that distances may have: first the distance between the mean features at the horizon, then sweeps from below
+    (`markovot.pairwise.bounds`).
+
+    Args:
+        queries: chains of any sizes, or what `as_chain` accepts, with features for the cost.
+        references: chains among which to look. Default: the other queries.
+        k: how many.
+        cost: an object of `markovot.costs`. Only for these is the first bound known; for a cost of your own most of the
+            work is in better bounds, and more pairs are solved.
+        delta: as in `discounted_wl`, a number.
+        epsilon: as in `discounted_wl`, a number.
+        debiased: must be False: lower bounds of d(X, Y) do not bound `d(X, Y) - d(X, X) / 2 - d(Y, Y) / 2`.
+        solver: as in `discounted_wl`.
+        progress: show a progress bar.
+        throw: after all queries are finished, raise a `SolveError` for chains that were invalid and distances that did
+            not converge.
+
+    Returns:
+        A `Neighbours`. Of references at equal distance the first counts; two whose certified intervals overlap may
+        stand in either order, as they may in the matrix.
+
+    Raises:
+        TypeError: not a sequence, not a cost or a solver.
+        ValueError: debiased, k out of range, or what `distance_matrix` raises.
+        SolveError: see `throw`; the error's `solution` holds everything.
+
+    Note:
+        Not differentiable; deterministic. On MUTAG (delta .2, epsilon .01) 4 of 187 distances are solved for a query. A
+        bound of the first kind takes less than a microsecond, one of the second a quarter of the time of a distance.
+
+    References:
+        Chen, Lim, Mémoli, Wan, Wang: Weisfeiler-Lehman meets Gromov-Wasserstein (ICML 2022), for the lower bound.
+
+    Example:
+        >>> import markovot, networkx
+        >>> from markovot.pairwise import nearest_neighbours
+        >>> rings = [markovot.MarkovChain.from_networkx(networkx.cycle_graph(n), features={k: k % 2 for k in range(n)})
+        ...          for n in (3, 4, 5, 6)]
+        >>> found = nearest_neighbours(rings, cost=markovot.costs.ZeroOne(), delta=0.2, epsilon=0.01, progress=False)
+        >>> found.index[:, 0]
+        array([2, 3, 0, 1])
+    """
+    setting = Setting(*checked(cost, delta, epsilon), solver)
+    check_solver(solver)
+    if debiased:
+        raise ValueError(
+            "debiased: True, but lower bounds of the distance do not bound the debiased one. Take "
+            "distance_matrix(..., debiased=True), and sort its rows."
+        )
+    xs = collect("queries", queries, cost)
+    ys = xs if references is None else collect("references", references, cost, like=xs)
+    most = len(ys.which) - (ys is xs)
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= most:
+        raise ValueError(f"k: {k!r} is not a number between 1 and {most}, the number of references of a query.")
+    found = _Search(xs, ys, setting, int(k)).run(progress)
+    if throw:
+        _raise(found)
+    return found
+
+
+class _Search:
+    """The search over distinct chains; what was solved of two queries is not solved again the other way round."""
+
+    def __init__(self, xs: Collection, ys: Collection, setting: Setting, k: int) -> None:
+        self.xs, self.ys, self.setting, self.k = xs, ys, setting, k
+        self.items = [np.flatnonzero(ys.which == r) for r in range(len(ys.chains))]
+        self.queries, self.references = self._signatures()
+        self.known: dict[tuple[int, int], tuple[float, float, int]] = {}
+
+    def _signatures(self) -> tuple[Signatures, Signatures]:
+        cost, delta = self.setting.cost, self.setting.delta
+        chains = self.xs.chains if self.xs is self.ys else self.xs.chains + self.ys.chains
+        phi = None
+        if not isinstance(cost, Given):
+            phi = embedding(cost, np.concatenate([c.features for c in chains if c.features is not None]))
+        queries = signatures(self.xs.chains, phi, delta)
+        return queries, queries if self.xs is self.ys else signatures(self.ys.chains, phi, delta)
+
+    def run(self, progress: bool) -> Neighbours:
+        """All queries, identical ones too."""
+        from tqdm.auto import tqdm
+
+        num = len(self.xs.which)
+        index = np.full((num, self.k), -1)
+        value, bound = np.full((2, num, self.k), np.nan)
+        status = np.full((num, self.k), INVALID)
+        solved = np.zeros(num, dtype=np.int64)
+        for item in tqdm(range(num), unit="query", disable=not progress):
+            query = int(self.xs.which[item])
+            if query < 0:
+                continue
+            with own_threads(), torch.no_grad():
+                items, found, solved[item] = self._query(query, item if self.xs is self.ys else None)
+            index[item, : len(items)] = items
+            for part, column in zip((value, bound, status), zip(*found, strict=True), strict=True):
+                part[item, : len(items)] = column
+        invalid = {("queries", number): reason for number, reason in self.xs.reasons.items()}
+        if self.ys is not self.xs:
+            invalid |= {("references", number): reason for number, reason in self.ys.reasons.items()}
+        return Neighbours(index, value, bound, np.array(STATUSES, dtype=object)[status], solved, invalid)
+
+    def _query(self, query: int, without: int | None) -> tuple[list[int], list[tuple[float, float, int]], int]:
+        """Numbers of the nearest references, what was found of them, and how many pairs were solved for it."""
+        bounds = lower_bounds(self.queries, query, self.references)
+        items = [own[own != without] if without is not None else own for own in self.items]
+        unsolved = np.array([len(own) > 0 for own in items])
+        slack = self._slack(query)
+        refined = np.zeros(len(bounds), dtype=bool)
+        best: list[tuple[float, int, int]] = []  # distance, number of the reference, its distinct chain
+        found: dict[int, tuple[float, float, int]] = {}
+        before, limit = len(self.known), np.inf
+        while True:
+            # what may still be among the nearest, the most promising first
+            left = np.flatnonzero(unsolved & (bounds <= limit))
+            left = left[np.argsort(bounds[left], kind="stable")]
+            ahead = left[:FIRST_REFINED] if limit == np.inf else left
+            rough = ahead[~refined[ahead]]
+            if len(rough):
+                better = refined_bounds(self.queries, query, self.references, rough, self.setting)
+                bounds[rough] = np.maximum(bounds[rough], better)
+                refined[rough] = True
+                continue
+            chosen = ahead[: self.k if limit == np.inf else TOGETHER].tolist()
+            if not chosen:
+                break
+            unsolved[chosen] = False
+            for r, result in zip(chosen, self._solve(query, chosen), strict=True):
+                found[r] = result
+                if not np.isnan(result[0]):
+                    best += [(result[0], int(number), r) for number in items[r]]
+            best.sort()
+            if len(best) >= self.k:
+                limit = best[self.k - 1][0] + slack
+        nearest = best[: self.k]
+        return [number for _, number, _ in nearest], [found[r] for _, _, r in nearest], len(self.known) - before
+
+    def _slack(self, query: int) -> float:
+        """What a solved distance may be below the true one: `rtol` of the range of the cost."""
+        x, low, high = self.xs.chains[query], np.inf, -np.inf
+        for part in chunks(x.num_states * np.diff(self.references.first)):
+            costs = ground(self.setting.cost, [x], self.ys.chains[part])
+            low, high = min(low, costs.min()), max(high, costs.max())
+        spread = float(high - low)
+        return self.setting.solver.rtol * (spread if spread > 0 else 1.0)
+
+    def _solve(self, query: int, references: list[int]) -> list[tuple[float, float, int]]:
+        """Distances to references, each pair in the order in which the matrix has it."""
+        swap = self.xs is self.ys
+        keys = [(min(query, r), max(query, r)) if swap else (query, r) for r in references]
+        new = np.array([key for key in keys if key not in self.known], dtype=np.int64).reshape(-1, 2)
+        if len(new):
+            x, y = np.unique(new[:, 0]), np.unique(new[:, 1])
+            pairs = np.stack([np.searchsorted(x, new[:, 0]), np.searchsorted(y, new[:, 1])], axis=1)
+            for piece in split(self.xs, self.ys, x, y, pairs, self.setting.solver):
+                found = solve_block(piece.block(self.xs, self.ys), self.setting)
+                for a, b, *result in zip(piece.rows.tolist(), piece.columns.tolist(), *found, strict=True):
+                    self.known[a, b] = (float(result[0]), float(result[1]), int(result[2]))
+        return [self.known[key] for key in keys]
+
+
+def _raise(found: Neighbours) -> None:
+    problems = []
+    if found.invalid:
+        problems.append(named(found.invalid))
+    wrong = np.argwhere((found.index >= 0) & (found.status != Status.CONVERGED))
+    if len(wrong):
+        query, place = (int(number) for number in wrong[0])
+        problems.append(
+            f"{len(wrong)} distances did not converge; the first, of query {query} and reference "
+            f"{found.index[query, place]}, has a certified error of {found.error_bound[query, place]:.3g}. "
+            f"{found.status[query, place].value}"
+        )
+    if problems:
+        raise SolveError(
+            f"{' '.join(problems)} Everything else is finished, and in this error's `solution`; with throw=False it is "
+            "returned.",
+            found,
+        )
