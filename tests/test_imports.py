@@ -48,6 +48,7 @@ ORDER = [
     ["pairwise", "pairwise.*"],
     ["groups", "sklearn"],
     ["datasets", "datasets.*"],
+    ["classification", "classification.*"],
     ["_names", "explain"],
     ["plot", "plot.*"],
     ["demo"],
@@ -150,7 +151,7 @@ def test_import_is_light():
     assert not heavy & {name.partition(".")[0] for name in extra}
 
 
-@pytest.mark.parametrize("module", ["datasets", "explain", "groups", "interop", "kernels", "plot", "demo", "pairwise"])
+@pytest.mark.parametrize("module", ["datasets", "explain", "classification", "groups", "interop", "kernels", "plot", "demo", "pairwise"])
 def test_parts_are_light_too(module):
     extra = loaded_by(f"import torch, markovot.{module}") - loaded_by("import torch")
     assert not {"scipy", "numba", "networkx", "matplotlib", "tqdm"} & {name.partition(".")[0] for name in extra}
