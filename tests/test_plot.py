@@ -1,11 +1,14 @@
 """The pictures: what is drawn and where, not what the pixels look like."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_hex
 
-from markovot import MarkovChain, _layout, datasets, plot
+from markovot import MarkovChain, datasets, plot
+from markovot.plot import common, layout
 
 
 def path_chain(num_states: int, features: list[int] | None = None, **options) -> MarkovChain:
@@ -77,6 +80,32 @@ def test_bad_matrix_is_refused(values, labels, message):
         plot.distance_matrix(values, labels)
 
 
+def test_a_class_without_a_name_is_refused(blobs, figure_axes):
+    with pytest.raises(ValueError, match=r"class_names has no name for the class 'b', only for \['a'\]"):
+        plot.distance_matrix(*blobs, class_names={"a": "A"}, ax=figure_axes())
+
+
+def test_a_pairwise_solution_is_drawn_like_its_values(blobs, figure_axes):
+    values, labels = blobs
+    solution = SimpleNamespace(value=values, error_bound=0 * values)
+    axes = plot.distance_matrix(solution, labels, ax=figure_axes())
+    np.testing.assert_array_equal(
+        axes.images[0].get_array(), plot.distance_matrix(values, labels, ax=figure_axes()).images[0].get_array()
+    )
+    np.testing.assert_array_equal(plot.class_order(solution, labels), plot.class_order(values, labels))
+
+
+def test_names_of_classes_lie_level_where_they_have_no_room_along(figure_axes):
+    values = np.abs(np.subtract.outer(np.arange(12.0), np.arange(12.0)))
+    roomy = plot.distance_matrix(values, [0] * 6 + [1] * 6, ax=figure_axes())
+    assert {tick.get_rotation() for tick in roomy.get_yticklabels()} == {90.0}
+    tight = plot.distance_matrix(values, [0] * 11 + ["alone"], ax=figure_axes())
+    assert {tick.get_rotation() for tick in tight.get_yticklabels()} == {0.0}
+    tight.figure.draw_without_rendering()
+    boxes = [tick.get_window_extent() for tick in tight.get_yticklabels()]
+    assert not boxes[0].overlaps(boxes[1])
+
+
 def test_a_line_joins_each_pair_that_matters(figure_axes):
     mass = torch.tensor([[0.30, 0.02, 0.0], [0.05, 0.25, 0.08], [0.0, 0.05, 0.25]])
     x, y = path_chain(3), path_chain(3)
@@ -121,7 +150,7 @@ def test_different_labels_have_a_colour_of_their_own(figure_axes):
         "different labels",
     ]
     drawn = [to_hex(color) for color in alignment_lines(axes).get_colors()[:, :3]]
-    assert drawn == [plot._SAME, plot._SAME, plot._DIFFERENT]  # the lightest first: O-O, O-O, C-O
+    assert drawn == [common.SAME, common.SAME, common.DIFFERENT]  # the lightest first: O-O, O-O, C-O
     circles = axes.collections[2]  # after the lines of the alignment and of X's bonds
     np.testing.assert_allclose(circles.get_facecolors()[:, :3], [[0, 0, 0], [1, 0, 0]])
 
@@ -144,6 +173,20 @@ def test_states_are_named_by_label_name_number(figure_axes):
     assert written(plot.alignment(labelled, plain, mass, ax=figure_axes())) == ["4", "5", "X", "0", "1", "Y"]
 
 
+def test_long_names_stand_below_their_states_and_short_ones_inside(figure_axes):
+    mass = np.full((2, 2), 0.25)
+    short, long = path_chain(2), path_chain(2, state_names=["drizzle", "sun"])
+    axes = plot.alignment(short, long, mass, ax=figure_axes())
+    notes = {text.get_text(): text for text in axes.texts}
+    assert notes["0"].get_color() == "white"
+    assert notes["sun"].get_color() == notes["drizzle"].get_color() != "white"
+    assert notes["0"].xyann == (0, 0)
+    assert notes["sun"].xyann[1] == notes["drizzle"].xyann[1] < 0
+    letters = path_chain(2, state_names=["abc", "d"])
+    _, _, small, _, large = plot.alignment(long, letters, mass, ax=figure_axes()).collections
+    assert small.get_sizes()[0] < large.get_sizes()[0]  # no disc is made for a name that does not stand in it
+
+
 def test_x_is_left_of_y_and_bonds_are_drawn(figure_axes):
     mutag = datasets.load_mutag()
     x, y = mutag.chains[0], mutag.chains[1]
@@ -159,19 +202,19 @@ def test_x_is_left_of_y_and_bonds_are_drawn(figure_axes):
 @pytest.mark.parametrize("index", [0, 5, 36, 109, 150])
 def test_layout_keeps_states_apart_and_bonds_even(index):
     chain = datasets.load_mutag().chains[index]
-    bonds = _layout.bonds_of(chain)
-    place = _layout.layout(chain.num_states, bonds)
+    bonds = layout.bonds_of(chain)
+    place = layout.layout(chain.num_states, bonds)
     lengths = np.linalg.norm(place[bonds[:, 0]] - place[bonds[:, 1]], axis=1)
     apart = np.linalg.norm(place[:, None] - place[None], axis=-1) + 9 * np.eye(len(place))
     assert lengths.min() > 0.6
     assert lengths.max() < 1.4
     assert apart.min() > 0.35
-    np.testing.assert_array_equal(place, _layout.layout(chain.num_states, bonds))
+    np.testing.assert_array_equal(place, layout.layout(chain.num_states, bonds))
 
 
 def test_layout_takes_pieces_and_loners():
     bonds = np.array([[0, 1], [3, 4]])
-    place = _layout.layout(5, bonds)
+    place = layout.layout(5, bonds)
     apart = np.linalg.norm(place[:, None] - place[None], axis=-1) + 9 * np.eye(5)
     np.testing.assert_allclose([apart[0, 1], apart[3, 4]], 1.0, rtol=1e-6)
     assert apart.min() > 0.99
@@ -180,8 +223,8 @@ def test_layout_takes_pieces_and_loners():
 
 def test_an_alignment_with_itself_is_level():
     chain = datasets.load_mutag().chains[0]
-    bonds = _layout.bonds_of(chain)
-    left, right = _layout.side_by_side(chain.num_states, bonds, chain.num_states, bonds, np.eye(chain.num_states))
+    bonds = layout.bonds_of(chain)
+    left, right = layout.side_by_side(chain.num_states, bonds, chain.num_states, bonds, np.eye(chain.num_states))
     np.testing.assert_allclose(left[:, 1], right[:, 1], atol=1e-9)
 
 
@@ -189,7 +232,7 @@ def test_y_is_turned_to_lie_as_level_as_it_can():
     mutag = datasets.load_mutag()
     x, y = mutag.chains[6], mutag.chains[36]
     mass = np.random.default_rng(0).random((x.num_states, y.num_states)) ** 8
-    left, right = _layout.side_by_side(x.num_states, _layout.bonds_of(x), y.num_states, _layout.bonds_of(y), mass)
+    left, right = layout.side_by_side(x.num_states, layout.bonds_of(x), y.num_states, layout.bonds_of(y), mass)
     left, right = left - left.mean(0), right - right.mean(0)
 
     def slant(turned):
@@ -203,7 +246,7 @@ def test_y_is_turned_to_lie_as_level_as_it_can():
 
 def test_dense_and_sparse_chains_draw_the_same(figure_axes):
     chain = datasets.load_mutag().chains[3]
-    np.testing.assert_array_equal(_layout.bonds_of(chain), _layout.bonds_of(chain.to_dense()))
+    np.testing.assert_array_equal(layout.bonds_of(chain), layout.bonds_of(chain.to_dense()))
 
 
 def test_tensors_that_need_gradients_are_drawn(figure_axes):

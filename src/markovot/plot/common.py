@@ -1,0 +1,215 @@
+"""What all pictures share: distances read in, axes made, classes given colours and shapes, states their names."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from markovot._optional import require
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from markovot.pairwise import PairwiseSolution
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Distances: TypeAlias = "ArrayLike | Tensor | PairwiseSolution"
+Labels: TypeAlias = Sequence[Hashable] | ArrayLike
+
+ELEMENT_COLORS = {
+    "C": "#4a4f55",
+    "N": "#3461c9",
+    "O": "#d23a32",
+    "F": "#2f9e63",
+    "I": "#7b3fa0",
+    "Cl": "#1c8a3c",
+    "Br": "#94421f",
+}
+"""The usual colours of chemical elements, for `label_colors`."""
+
+SAME, DIFFERENT = "#3b7dbd", "#e08214"  # lines between states of the same label, or of different ones
+NEUTRAL = "#4d4d4d"  # what belongs to no class
+
+# Okabe and Ito's colours, which colour-blind people tell apart, without the yellow, which is faint on white.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+INSIDE = 3  # letters: longer names of states do not fit into their discs
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+class Style(NamedTuple):
+    """How the items of a class look."""
+
+    name: str
+    color: str
+    marker: str
+
+
+def as_array(values: Any) -> FloatArray:
+    """Distances, or another array, as NumPy floats; the `value` of a `PairwiseSolution`."""
+    if hasattr(values, "value") and hasattr(values, "error_bound"):
+        values = values.value
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().numpy()
+    return np.asarray(values, dtype=np.float64)
+
+
+def square_matrix(name: str, values: Any) -> FloatArray:
+    """Distances of all items to all, checked to be square and finite."""
+    matrix = as_array(values)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
+        raise ValueError(f"{name} must be a square matrix of distances; got shape {matrix.shape}.")
+    if not np.isfinite(matrix).all():
+        row, column = np.argwhere(~np.isfinite(matrix))[0]
+        raise ValueError(
+            f"{name} must be finite; got {matrix[row, column]} at [{row}, {column}]. "
+            "Leave out the items that have no distance."
+        )
+    return matrix
+
+
+def dissimilarities(name: str, values: Any) -> FloatArray:
+    """A square matrix made symmetric, nonnegative, and zero on the diagonal.
+
+    An entropic distance of a thing to itself is not zero, and a debiased one may be a little below zero: libraries for
+    distances refuse both, and neither says anything of how things lie to each other.
+    """
+    matrix = square_matrix(name, values)
+    apart = np.maximum((matrix + matrix.T) / 2, 0.0)
+    np.fill_diagonal(apart, 0.0)
+    return apart
+
+
+def classes(labels: Labels, count: int) -> list[Hashable]:
+    """The class of each of `count` items."""
+    found: list[Any] = list(labels)  # type: ignore[arg-type]
+    if len(found) != count:
+        raise ValueError(f"labels must name the class of each of the {count} items; got {len(found)} labels.")
+    return [label.item() if isinstance(label, np.generic | Tensor) else label for label in found]
+
+
+def item_names(names: Sequence[Any] | None, count: int) -> list[str] | None:
+    """The names of `count` items, as text."""
+    if names is None:
+        return None
+    if len(names) != count:
+        raise ValueError(f"names must name each of the {count} items; got {len(names)} names.")
+    return [str(name) for name in names]
+
+
+def class_name(label: Hashable, class_names: Mapping[Any, str] | None) -> str:
+    """What to write for a class."""
+    if class_names is None:
+        return str(label)
+    if label not in class_names:
+        raise ValueError(f"class_names has no name for the class {label!r}, only for {list(class_names)}.")
+    return class_names[label]
+
+
+def styles(labels: Sequence[Hashable], class_names: Mapping[Any, str] | None) -> dict[Hashable, Style]:
+    """A look for each class, in the order in which the classes first appear: 49 of them differ.
+
+    Colour and shape change together, so that up to seven classes can be told apart by either alone.
+    """
+    return {
+        label: Style(
+            class_name(label, class_names), PALETTE[k % len(PALETTE)], MARKERS[(k + k // len(PALETTE)) % len(MARKERS)]
+        )
+        for k, label in enumerate(dict.fromkeys(labels))
+    }
+
+
+def new_axes(ax: "Axes | None", figsize: tuple[float, float]) -> "Axes":
+    """The axes given, or those of a new figure."""
+    if ax is not None:
+        return ax
+    pyplot = require("matplotlib.pyplot", extra="plot", what="markovot.plot")
+    axes: Axes = pyplot.subplots(figsize=figsize, layout="compressed")[1]
+    return axes
+
+
+def settle(ax: "Axes") -> None:
+    """Let the figure be laid out, so that the sizes of things are those that will be drawn."""
+    root: Any = ax.figure.figure  # of a subfigure, the whole
+    root.draw_without_rendering()
+
+
+def points_high(ax: "Axes") -> float:
+    """The height of the axes in points."""
+    return float(ax.get_window_extent().height * 72.0 / ax.figure.dpi)
+
+
+def class_legend(ax: "Axes", looks: Mapping[Hashable, Style], counts: Mapping[Hashable, int], below: float) -> None:
+    """A legend of the classes and their sizes under the axes; `below`: how far, as a share of the axes' height."""
+    from matplotlib.lines import Line2D
+
+    ax.legend(
+        handles=[
+            Line2D([], [], linestyle="", color=look.color, marker=look.marker, label=f"{look.name} ({counts[label]})")
+            for label, look in looks.items()
+        ],
+        loc="upper center",
+        bbox_to_anchor=(0.5, -below),
+        ncols=min(len(looks), 4),
+        frameon=False,
+        fontsize=9,
+        handletextpad=0.2,
+    )
+
+
+def state_colors(names: list[str], chosen: Mapping[str, str] | None) -> dict[str, str]:
+    """A colour per name: the chosen one, or else one of a palette, taken in the order of the names."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    palette = [to_hex(color) for color in colormaps["tab10"].colors]  # type: ignore[attr-defined]
+    distinct = sorted(set(names))
+    return {name: (chosen or {}).get(name, palette[k % len(palette)]) for k, name in enumerate(distinct)}
+
+
+def state_diameter(ax: "Axes", names: Sequence[str]) -> float:
+    """In points: room for the names that stand inside, but well below the length of a bond."""
+    longest = len(max(names, key=len))
+    width, height = np.asarray(ax.get_window_extent().size) * 72.0 / ax.figure.dpi
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    bond = min(width / (right - left), height / (top - bottom))
+    return float(np.clip(0.62 * bond, 4.0, 13.0 + 2.0 * (longest if longest <= INSIDE else 1)))
+
+
+def write_states(ax: "Axes", place: FloatArray, names: Sequence[str], colors: Sequence[str], diameter: float) -> None:
+    """The names of states: in their discs, in the given colours, if all are short; or else below, in a dark one."""
+    from matplotlib.patheffects import withStroke
+
+    inside = len(max(names, key=len)) <= INSIDE
+    for point, name, color in zip(place, names, colors, strict=True):
+        ax.annotate(
+            name,
+            point,
+            xytext=(0, 0 if inside else -0.6 * diameter - 1),
+            textcoords="offset points",
+            ha="center",
+            va="center_baseline" if inside else "top",
+            color=color if inside else "0.1",
+            fontsize=0.5 * diameter if inside else 8.5,
+            weight="bold" if inside else "normal",
+            path_effects=None if inside else [withStroke(linewidth=2.0, foreground="white")],
+            zorder=4 if inside else 5,
+        )
+
+
+def frame_pair(ax: "Axes", place_x: FloatArray, place_y: FloatArray) -> None:
+    """Limits that hold two chains side by side, and a title above each."""
+    ax.set_axis_off()
+    everything = np.concatenate([place_x, place_y])
+    low, high = everything.min(0) - 0.6, everything.max(0) + 0.6
+    ax.set_xlim(low[0], high[0])
+    ax.set_ylim(low[1], high[1] + 0.8)
+    ax.set_aspect("equal")
+
+
+def title_above(ax: "Axes", place: FloatArray, title: str) -> None:
+    """A title above one of the two chains that `frame_pair` framed."""
+    middle = (place[:, 0].min() + place[:, 0].max()) / 2
+    ax.text(middle, ax.get_ylim()[1] - 0.6, title, ha="center", va="bottom", fontsize=11)
