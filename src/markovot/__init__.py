@@ -1,12 +1,16 @@
 """Distances between Markov chains and graphs by optimal transport, with exact gradients."""
 
-from markovot import costs
-from markovot.chains import MarkovChain, as_chain, label_code
-from markovot.distances import discounted_wl
-from markovot.fixed_point import PolicyIteration, ValueIteration
-from markovot.single import transport_cost
-from markovot.solution import ChainSolution, Solution, SolveError, Status
-from markovot.stationary import stationary_distribution
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from markovot import costs
+    from markovot.chains import MarkovChain, as_chain, label_code
+    from markovot.distances import discounted_wl
+    from markovot.fixed_point import PolicyIteration, ValueIteration
+    from markovot.single import transport_cost
+    from markovot.solution import ChainSolution, Solution, SolveError, Status
+    from markovot.stationary import stationary_distribution
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,3 +28,32 @@ __all__ = [
     "stationary_distribution",
     "transport_cost",
 ]
+
+# Where each name lives. It is imported when it is first used, so that `markovot --help` need not wait for torch.
+_HOMES = {
+    "MarkovChain": "chains",
+    "as_chain": "chains",
+    "label_code": "chains",
+    "discounted_wl": "distances",
+    "PolicyIteration": "fixed_point",
+    "ValueIteration": "fixed_point",
+    "transport_cost": "single",
+    "ChainSolution": "solution",
+    "Solution": "solution",
+    "SolveError": "solution",
+    "Status": "solution",
+    "stationary_distribution": "stationary",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "costs":
+        return import_module("markovot.costs")  # which makes it an attribute, so that this is called once
+    if name not in _HOMES:
+        raise AttributeError(f"module 'markovot' has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"markovot.{_HOMES[name]}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -19,9 +19,9 @@ def engine_classes(rows_x: Rows, rows_y: Rows, epsilon: Tensor, cost_range: Call
     `cost_range` is a function, since only large dense chains need to know.
 
     Exact transport (epsilon = 0) has one engine, on the CPU. Otherwise compiled kernels on the CPU; matrix products for
-    large dense chains, and on other devices for dense ones, where `exp(-C / epsilon)` stays within floating point; padded
-    gathers on other devices otherwise. An engine that meets a cost outside its range raises `UnsafeRange`, and the next
-    one takes over.
+    large dense chains, and on other devices for dense ones, where `exp(-C / epsilon)` stays within floating point;
+    padded gathers on other devices otherwise. An engine that meets a cost outside its range raises `UnsafeRange`, and
+    the next one takes over.
     """
     if bool((epsilon == 0).all()):
         from markovot.transport.exact import ExactEngine
