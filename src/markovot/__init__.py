@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from markovot import costs
     from markovot.chains import MarkovChain, as_chain, label_code
+    from markovot.debiasing import debiased
     from markovot.distances import discounted_wl
     from markovot.fixed_point import PolicyIteration, ValueIteration
+    from markovot.horizons import HorizonSolution, horizon_wl, wl
     from markovot.single import transport_cost
     from markovot.solution import ChainSolution, Solution, SolveError, Status
     from markovot.stationary import stationary_distribution
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "ChainSolution",
+    "HorizonSolution",
     "MarkovChain",
     "PolicyIteration",
     "Solution",
@@ -23,10 +26,13 @@ __all__ = [
     "ValueIteration",
     "as_chain",
     "costs",
+    "debiased",
     "discounted_wl",
+    "horizon_wl",
     "label_code",
     "stationary_distribution",
     "transport_cost",
+    "wl",
 ]
 
 # Where each name lives. It is imported when it is first used, so that `markovot --help` need not wait for torch.
@@ -34,7 +40,11 @@ _HOMES = {
     "MarkovChain": "chains",
     "as_chain": "chains",
     "label_code": "chains",
+    "debiased": "debiasing",
     "discounted_wl": "distances",
+    "HorizonSolution": "horizons",
+    "horizon_wl": "horizons",
+    "wl": "horizons",
     "PolicyIteration": "fixed_point",
     "ValueIteration": "fixed_point",
     "transport_cost": "single",
