@@ -37,7 +37,7 @@ def random_chains(count: int = 40, seed: int = 0) -> list[MarkovChain]:
 
 
 def measure(chains: list[MarkovChain], cost: Cost) -> dict[str, np.ndarray]:
-    """Relative bias, the same debiased, shared nearest neighbours, and milliseconds a pair; the last column is exact."""
+    """Relative bias, the same debiased, shared nearest neighbours, milliseconds a pair; the last column is exact."""
     shape = (len(DELTAS), len(EPSILONS) + 1)
     found = {name: np.zeros(shape) for name in ("bias", "debiased", "neighbours", "milliseconds")}
     pairs = ~np.eye(len(chains), dtype=bool)

@@ -47,6 +47,7 @@ ORDER = [
     ["assembly", "recursion"],
     ["horizons"],
     ["distances", "single", "debiasing"],
+    ["mdp", "mdp.*"],
     ["pairwise", "pairwise.*"],
     ["groups", "sklearn"],
     ["datasets", "datasets.*"],

@@ -10,13 +10,16 @@ if TYPE_CHECKING:
     from markovot.distances import discounted_wl
     from markovot.fixed_point import PolicyIteration, ValueIteration
     from markovot.horizons import HorizonSolution, horizon_wl, wl
+    from markovot.mdp import BisimulationSolution, DecisionProcess, bisimulation
     from markovot.single import transport_cost
     from markovot.solution import ChainSolution, Solution, SolveError, Status
     from markovot.stationary import stationary_distribution
 
 __version__ = "0.1.0"
 __all__ = [
+    "BisimulationSolution",
     "ChainSolution",
+    "DecisionProcess",
     "HorizonSolution",
     "MarkovChain",
     "PolicyIteration",
@@ -25,6 +28,7 @@ __all__ = [
     "Status",
     "ValueIteration",
     "as_chain",
+    "bisimulation",
     "costs",
     "debiased",
     "discounted_wl",
@@ -47,6 +51,9 @@ _HOMES = {
     "wl": "horizons",
     "PolicyIteration": "fixed_point",
     "ValueIteration": "fixed_point",
+    "BisimulationSolution": "mdp",
+    "DecisionProcess": "mdp",
+    "bisimulation": "mdp",
     "transport_cost": "single",
     "ChainSolution": "solution",
     "Solution": "solution",

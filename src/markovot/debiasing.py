@@ -53,7 +53,7 @@ def debiased(distance: Callable[..., Any], x: Any, y: Any, cost: Cost, **setting
         True
         >>> found = markovot.debiased(markovot.discounted_wl, x, y, markovot.costs.ZeroOne(), **setting)
         >>> print(f"{found.value.item():.4f}")
-        0.0058
+        0.0600
     """
     if settings.get("init") is not None:
         raise ValueError("init: an earlier solution serves one problem, but three are solved here. Leave it out.")

@@ -1,0 +1,102 @@
+r"""Policy iteration for the fixed point of `operator.Operator`.
+
+The fixed point is the value of a game in turns: in each pair of states one player takes the action, to make the cost to
+go large, then the other one takes the coupling, to make it small. After Hoffman and Karp (1966): keep the couplings of
+all actions, find the cost to go against the best actions (`respond`, which solves no transport problem), then find the
+optimal couplings for that cost, and repeat. With exact steps the cost falls each time, so no couplings come back.
+
+With the couplings P^a of a sweep at C, action a has the value `q^a(C) + gamma P^a x` at C + x, for every epsilon: the
+entropic terms are part of q^a(C). Against fixed couplings the actions are improved by policy iteration in turn,
+
+    (I - gamma P) x' = max over a of (q^a + gamma P^a x) - C - x,         P the P^a of the best action in each pair,
+
+which is Newton's method for a convex function: from its second step on, x grows.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from markovot.mdp.operator import Enclosure, Operator
+from markovot.solution import Status
+from markovot.transport.forcing import FINAL_SHARE, FORCING, LOCAL_FORCING, LOCAL_SHARE, PATIENCE, PROGRESS
+from markovot.transport.threads import own_threads
+
+# Steps of the policy iteration for the actions: more than were ever seen, and another sweep does no harm.
+RESPONSE_STEPS = 100
+
+
+class FixedPoint(NamedTuple):
+    """Where the iteration ended."""
+
+    value: Tensor  # (n, m), the middle of the enclosure
+    radius: float  # its certified error
+    actions: Tensor  # int64 (n, m), the maximising action
+    status: Status
+    num_iter: int  # sweeps over all transport problems
+
+
+def iterate(operator: Operator, tolerance: float, max_iter: int) -> FixedPoint:
+    """Find the fixed point to `tolerance` in the maximum norm; nothing is raised.
+
+    Args:
+        operator: T.
+        tolerance: wanted radius of the enclosure.
+        max_iter: sweeps over all transport problems.
+    """
+    gamma = operator.gamma
+    cost = operator.pin((1 - gamma) * operator.ground)  # T(0): from below, and it tells what is near
+    goal = (1 - gamma) * tolerance  # of the residual
+    gap = max(LOCAL_SHARE * goal, LOCAL_FORCING * float(operator.ground.max()))
+    best, stale, num_iter = math.inf, 0, 0
+    with own_threads():
+        while True:
+            found = operator.enclose(cost, gap)
+            num_iter += 1
+            done = found.radius <= tolerance or not math.isfinite(found.radius)
+            if done or num_iter >= max_iter or stale >= PATIENCE:
+                break
+            progress, best = found.radius < PROGRESS * best, min(best, found.radius)
+            residual = float(found.residual.abs().max())
+            step = respond(operator, found, max(FINAL_SHARE * goal, FORCING * residual))
+            # While costs still move the couplings improve, though the worst pair may have to wait.
+            stale = 0 if progress or float(step.abs().max()) > tolerance else stale + 1
+            cost = cost + step
+            gap = max(LOCAL_SHARE * goal, LOCAL_FORCING * residual * (1 - gamma))
+    actions = operator.best(found.values, float(cost.abs().max()))
+    status = _status(found.radius, tolerance, num_iter, max_iter)
+    return FixedPoint(operator.centre(found), found.radius, actions, status, num_iter)
+
+
+def respond(operator: Operator, found: Enclosure, tolerance: float) -> Tensor:
+    """The x for which C + x is the cost to go of the present couplings against the best actions, (n, m).
+
+    Args:
+        operator: T; its plans are those of the sweep at C.
+        found: that sweep.
+        tolerance: wanted residual.
+    """
+    cost = found.base - found.residual
+    x, values, residual = torch.zeros_like(cost), found.values, found.residual
+    for _ in range(RESPONSE_STEPS):
+        largest = float(residual.abs().max())
+        if not largest > tolerance:
+            break
+        best = operator.best(values, float((cost + x).abs().max()))
+        solved = operator.solve(best, residual, max(FINAL_SHARE * tolerance, FORCING * largest))
+        # A system that was not solved leaves a step of value iteration, which always contracts.
+        x = x + (solved.x if float(solved.residual) < largest else residual)
+        moves = operator.moves(x)
+        values = [value + operator.gamma * move for value, move in zip(found.values, moves, strict=True)]
+        residual = operator.pin(torch.stack(values).amax(0)) - cost - x
+    return x
+
+
+def _status(radius: float, tolerance: float, num_iter: int, max_iter: int) -> Status:
+    if not math.isfinite(radius - tolerance):
+        return Status.NOT_FINITE
+    if radius <= tolerance:
+        return Status.CONVERGED
+    return Status.MAX_ITER_REACHED if num_iter >= max_iter else Status.STALLED
