@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from markovot import Status, adjoint, fixed_point
-from markovot.transport import cpu, threads
+from markovot.transport import kernel_engine, threads
 from oracles import Problem, entropic, random_problem
 from solving import SPARSE, solve
 
@@ -23,10 +23,10 @@ def test_an_unsolved_adjoint_is_not_handed_out(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("whole", [True, False])
 def test_unsolved_steps_fall_back_on_value_iteration(whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not whole:
-        monkeypatch.setattr(cpu, "WHOLE_ENTRIES", 0)
+        monkeypatch.setattr(kernel_engine, "WHOLE_ENTRIES", 0)
     problem = a_problem()
     newton = solve(problem, SPARSE, rtol=1e-9)
-    monkeypatch.setattr(cpu, "LINEAR_STEPS", 0)
+    monkeypatch.setattr(kernel_engine, "LINEAR_STEPS", 0)
     monkeypatch.setattr(fixed_point, "LINEAR_STEPS", 0)
     found = solve(problem, SPARSE, rtol=1e-9)
     assert found.status is Status.CONVERGED
