@@ -48,6 +48,7 @@ ORDER = [
     ["horizons"],
     ["distances", "single", "debiasing"],
     ["mdp", "mdp.*"],
+    ["average", "average.*"],
     ["pairwise", "pairwise.*"],
     ["groups", "sklearn"],
     ["datasets", "datasets.*"],

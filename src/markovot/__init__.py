@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from markovot import costs
+    from markovot.average import TransitionCouplingSolution, optimal_transition_coupling
     from markovot.chains import MarkovChain, as_chain, label_code
     from markovot.debiasing import debiased
     from markovot.distances import discounted_wl
@@ -26,6 +27,7 @@ __all__ = [
     "Solution",
     "SolveError",
     "Status",
+    "TransitionCouplingSolution",
     "ValueIteration",
     "as_chain",
     "bisimulation",
@@ -34,6 +36,7 @@ __all__ = [
     "discounted_wl",
     "horizon_wl",
     "label_code",
+    "optimal_transition_coupling",
     "stationary_distribution",
     "transport_cost",
     "wl",
@@ -51,6 +54,8 @@ _HOMES = {
     "wl": "horizons",
     "PolicyIteration": "fixed_point",
     "ValueIteration": "fixed_point",
+    "TransitionCouplingSolution": "average",
+    "optimal_transition_coupling": "average",
     "BisimulationSolution": "mdp",
     "DecisionProcess": "mdp",
     "bisimulation": "mdp",

@@ -1,0 +1,278 @@
+"""The optimal transition coupling of two chains: the public function, and what it returns."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from markovot import validate
+from markovot._implicit import implicit
+from markovot.assembly import batch_shape, pairing
+from markovot.average import items
+from markovot.average.items import Inputs, Solved
+from markovot.chains import MarkovChain, as_chain
+from markovot.costs import resolve_cost
+from markovot.solution import Solution, statuses
+
+
+@dataclass(frozen=True, eq=False)
+class TransitionCouplingSolution:
+    """The least long-run mean cost of two coupled chains, with its certificate and the coupling behind it.
+
+    Attributes:
+        value: the gain: the least mean cost per step in the long run (*batch), in units of the cost; differentiable.
+        error_bound: certified: the true gain lies within it of `value` (*batch).
+        status: a `Status`, or for a batch an array of them.
+        num_iter: sweeps over all local problems, a tensor (*batch).
+        gain: the least long-run mean cost from every pair of first states (*batch, n, m). It is `value` everywhere,
+            unless the periods of both chains have a common divisor: then pairs fall into `classes` that are never left,
+            each with a gain of its own, and `value` is the least. Each is as accurate as `value` was asked to be.
+        classes: which pairs of states can meet in one run of the two chains: labels from 0 on, int64 (*batch, n, m); -1
+            at padded states.
+        bias: the relative cost to go h (*batch, n, m), `gain + h = D + OT(A, B; h)`: how much more it costs in total to
+            start from a pair rather than from the best one of its class, where h is zero. No certificate.
+    """
+
+    value: Tensor
+    error_bound: Tensor
+    status: Any
+    num_iter: Tensor
+    gain: Tensor
+    classes: Tensor
+    bias: Tensor
+    _details: "_Details"
+
+    @property
+    def converged(self) -> Tensor:
+        """Whether each item met its tolerance, bool (*batch)."""
+        return cast(Tensor, Solution.converged.__get__(self))
+
+    def raise_unless_converged(self, wanted: Tensor) -> None:
+        """Raise a `SolveError` that names the items that did not converge, their bounds, and the repair.
+
+        Args:
+            wanted: the error bound that each item was to meet (*batch), in units of the cost.
+
+        Raises:
+            SolveError: some item did not converge.
+        """
+        Solution.raise_unless_converged(cast(Solution, self), wanted)  # it reads what both have
+
+    @property
+    def alignment(self) -> Tensor:
+        """The stationary law of the optimally coupled chain, a probability on pairs of states (*batch, n, m).
+
+        It couples the stationary laws of the two chains, and is the gradient of the gain in the cost. It says which
+        states go together, and how often. Where the coupled chain has several recurrent classes that cost the same, it
+        is the law of the largest one (of the first of these). Computed on first use by one linear solve.
+
+        Raises:
+            RuntimeError: it was not found, since the coupled chain mixes too slowly.
+        """
+        return self._details.alignment
+
+    @property
+    def expected_cost(self) -> Tensor:
+        """The mean ground cost under `alignment` (*batch): `value` without its entropic term.
+
+        It is the cost of a transition coupling, so no less than the gain at epsilon = 0.
+        """
+        return self._details.expected_cost
+
+    def coupling(self, i: int, j: int) -> Tensor:
+        """The optimal coupling of the rows `x[i]` and `y[j]`.
+
+        Args:
+            i: a state of x, counted from 0.
+            j: a state of y.
+
+        Returns:
+            A dense tensor (n, m) with marginals `x[i]` and `y[j]`.
+
+        Raises:
+            ValueError: the solution is of a batch; `transition_coupling(item)` serves these.
+            IndexError: no such states.
+        """
+        return self._details.coupling(i, j)
+
+    def transition_coupling(self, item: int = 0) -> Any:
+        """The optimal coupled chain on pairs of states: a SciPy sparse array (nm, nm) whose rows sum to one.
+
+        Args:
+            item: which item of a batch, counted in row-major order; n and m are its own numbers of states.
+
+        Returns:
+            A `scipy.sparse.csr_array`. Row `i * m + j` holds the coupling of `x[i]` and `y[j]`, column `k * m + l` the
+            next pair.
+
+        Raises:
+            IndexError: no such item.
+        """
+        return self._details.transition_coupling(item)
+
+
+def optimal_transition_coupling(
+    x: Any,
+    y: Any,
+    cost: Any,
+    *,
+    epsilon: float | Tensor = 0.0,
+    rtol: float = 1e-6,
+    max_iter: int = 100,
+    throw: bool = True,
+) -> TransitionCouplingSolution:
+    r"""The optimal transition coupling of two Markov chains: their distance in the long run.
+
+    $$g = \min_P \min_{\lambda P = \lambda} \langle \lambda, D + \epsilon\, KL(P | A \otimes B) \rangle,
+      \qquad g + h = D + OT_\epsilon(A, B; h),$$
+
+    the least mean cost per step of the pair of states, over all chains P on pairs whose rows couple those of A and B,
+    and their stationary laws. It is the limit of `discounted_wl(..., epsilon=0)` as delta goes to 0, and has no delta
+    to choose. The initial laws of the chains play no part.
+
+    Args:
+        x: a chain with n states, or whatever `as_chain` accepts, or a batch of them; transition A, with one closed
+            class of states. Periodic ones are welcome (see `gain` of the solution).
+        y: the same with m states; transition B. Batch dimensions are broadcast.
+        cost: ground cost D between states: a tensor (*batch, n, m), or an object of `markovot.costs`.
+        epsilon: in units of the cost; a number or a tensor (*batch). 0 (default), for every item: exact transport, on
+            the CPU only. Above it, each row pays for its distance from the independent coupling: then g lies above the
+            exact gain, by at most epsilon times the mean entropy of the rows, `epsilon * log(degree)`.
+        rtol: wanted certified error, relative to the range of the cost (to one where that is zero). Exact policy
+            iteration ends after finitely many sweeps, so 1e-10 costs little more than the default.
+        max_iter: sweeps over all local problems. 3 to 10 are usual.
+        throw: raise a `SolveError` if some item did not converge, rather than return it with its status.
+
+    Returns:
+        A `TransitionCouplingSolution`, values in units of the cost.
+
+    Raises:
+        TypeError: integer or mixed dtypes, or something that is neither a chain nor a cost.
+        ValueError: bad probabilities, costs, shapes or epsilon; a chain with several closed classes; states that are
+            left for ever, in chains whose periods have a common divisor.
+        SolveError: not converged (see `throw`).
+
+    Note:
+        Differentiable in the cost (and the features behind it), both transitions (dense: all entries, sparse: the
+        stored ones), and epsilon; first order. Gradients in rows are centred. At epsilon = 0, or where classes tie,
+        they are elements of the superdifferential: the gradient wherever the optimal coupling is unique. Where an input
+        requires a gradient, one more step is taken past the tolerance.
+        The items of a batch are solved one after another. Time: policy iteration, a sweep over all n m transport
+        problems each step, of which the first is by far the longest at epsilon = 0, and one Poisson equation of
+        matrix-free products. Memory O(n m (dx + dy)), dx and dy the largest degrees. Float64 whatever the dtype;
+        deterministic.
+
+    References:
+        O'Connor, McGoff, Nobel: Optimal transport for stationary Markov chains via policy iteration (JMLR 2022).
+        Puterman: Markov Decision Processes (1994), chapters 8 and 9.
+
+    Example:
+        >>> import torch, markovot
+        >>> x = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64)
+        >>> y = torch.tensor([[0.5, 0.5], [0.5, 0.5]], dtype=torch.float64)
+        >>> cost = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+        >>> solution = optimal_transition_coupling(x, y, cost)
+        >>> print(f"{solution.value.item():.4f}")
+        0.4000
+        >>> solution.alignment
+        tensor([[0.3000, 0.2000],
+                [0.2000, 0.3000]], dtype=torch.float64)
+    """
+    x, y = as_chain(x), as_chain(y)
+    ground = resolve_cost(cost, x, y)
+    epsilon = validate.regularisation(epsilon, dtype=torch.float64, device=x.device)
+    rtol = validate.number("rtol", rtol, 1e-15, 1.0)
+    if isinstance(max_iter, bool) or not isinstance(max_iter, int) or max_iter < 1:
+        raise ValueError(f"max_iter: {max_iter!r} is not a positive integer.")
+    batch = batch_shape(ground.shape[:-2], epsilon=epsilon.shape)
+    n, m = x.num_states, y.num_states
+    inputs = Inputs(
+        ground.double().expand(*batch, n, m).reshape(-1, n, m),
+        x.parameter.double(),
+        y.parameter.double(),
+        epsilon.expand(batch).reshape(-1),
+    )
+    needs_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+    solved: Solved | None = None
+
+    def run(*tensors: Tensor) -> tuple[tuple[Tensor], Any]:
+        nonlocal solved
+        solved = items.solve(Inputs(*tensors), pairing(x, y, batch), rtol, max_iter, polish=needs_gradient)
+        return (solved.value,), solved.pullback
+
+    if needs_gradient:
+        (value,) = implicit(run, *inputs)
+    else:
+        (value,), _ = run(*(tensor.detach() for tensor in inputs))
+    assert solved is not None
+    solution = _package(solved, value, batch, x)
+    if throw:
+        wanted = [item.wanted for item in solved.items]
+        solution.raise_unless_converged(torch.tensor(wanted, dtype=torch.float64).view(batch))
+    return solution
+
+
+def _package(solved: Solved, value: Tensor, batch: torch.Size, x: MarkovChain) -> TransitionCouplingSolution:
+    details = _Details(solved, batch, x.dtype)
+    rounding = torch.finfo(x.dtype).eps * value.detach().abs() if x.dtype != torch.float64 else 0.0
+    found = [item.found for item in solved.items]
+    labels = solved.padded([item.problem.joint.labels + 1 for item in solved.items]) - 1
+    return TransitionCouplingSolution(
+        value=value.to(x.dtype).view(batch),
+        error_bound=(solved.error_bound + rounding).to(x.dtype).view(batch),
+        status=statuses([each.status for each in found], batch),
+        num_iter=torch.tensor([each.num_iter for each in found]).view(batch),
+        gain=details.shaped([item.gain for item in solved.items]),
+        classes=labels.view(*batch, *labels.shape[1:]),
+        bias=details.shaped([item.bias for item in solved.items]),
+        _details=details,
+    )
+
+
+class _Details:
+    """What a solution computes only when asked."""
+
+    def __init__(self, solved: Solved, batch: torch.Size, dtype: torch.dtype) -> None:
+        self.solved = solved
+        self._batch = batch
+        self._dtype = dtype
+
+    def shaped(self, parts: list[Tensor]) -> Tensor:
+        whole = self.solved.padded(parts)
+        return whole.to(self._dtype).view(*self._batch, *whole.shape[1:])
+
+    @cached_property
+    def alignment(self) -> Tensor:
+        return self.shaped([item.law[0] for item in self.solved.items])
+
+    @cached_property
+    def expected_cost(self) -> Tensor:
+        found = [(item.law * item.problem.ground).sum() for item in self.solved.items]
+        return torch.stack(found).to(self._dtype).view(self._batch)
+
+    def coupling(self, i: int, j: int) -> Tensor:
+        if self._batch.numel() != 1:
+            raise ValueError(
+                f"coupling: the solution is of a batch of shape {tuple(self._batch)}. Solve the one pair alone, or use "
+                "transition_coupling(item)."
+            )
+        n, m = self.solved.items[0].problem.joint.labels.shape
+        if not (0 <= i < n and 0 <= j < m):
+            raise IndexError(f"coupling: no states ({i}, {j}) among {n} x {m}. Both count from 0.")
+        row, column, mass = self.solved.items[0].found.engine.couplings(0)
+        chosen = row == i * m + j
+        dense = torch.zeros(n * m, dtype=torch.float64, device=mass.device)
+        return dense.index_add(0, column[chosen], mass[chosen]).view(n, m).to(self._dtype)
+
+    def transition_coupling(self, item: int) -> Any:
+        from scipy.sparse import coo_array
+
+        if not 0 <= item < math.prod(self._batch):
+            raise IndexError(f"transition_coupling: no item {item} in a batch of {math.prod(self._batch)}.")
+        n, m = self.solved.items[item].problem.joint.labels.shape
+        row, column, mass = (np.asarray(part.cpu()) for part in self.solved.items[item].found.engine.couplings(0))
+        return coo_array((mass, (row, column)), shape=(n * m, n * m)).tocsr()

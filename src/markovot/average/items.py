@@ -1,0 +1,189 @@
+r"""Batches of pairs of chains, one after another, and the gradient of their gains.
+
+Differentiating `g + h = D + OT(A, B; h)` with dOT = <pi, dh> + <f, dA> + <g, dB> + KL deps (envelope theorem), and
+taking the mean under the stationary law lambda of the coupled chain, in which dh cancels since lambda P = lambda,
+
+    grad D = lambda                              grad A_ik = sum_j lambda_ij f_ij^k
+    grad epsilon = <lambda, KL>                  grad B_jl = sum_i lambda_ij g_ij^l
+
+with no linear system but that for lambda. Potentials are defined up to a constant, and gradients in rows are centred.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from markovot.adjoint import Entries, centre_rows
+from markovot.assembly import Pairing
+from markovot.average.iteration import Found, Problem, iterate
+from markovot.average.operators import Sets
+from markovot.average.recurrence import Phases, joint_classes, phases, support
+from markovot.bellman import cost_range, tolerance
+from markovot.transport.engines import engine_classes
+from markovot.transport.rows import Rows
+from markovot.transport.shared_kernel import UnsafeRange
+from markovot.transport.threads import own_threads
+
+# Gains no further apart than this share of the range of the cost tie.
+TIE = 1e-12
+
+
+class Inputs(NamedTuple):
+    """The tensors in which the gain is differentiable; float64, one item of the batch after another."""
+
+    ground: Tensor  # (P, n, m)
+    x: Tensor  # transition (*B, n, n), or stored values (nnz,)
+    y: Tensor
+    epsilon: Tensor  # (P,)
+
+
+@dataclass
+class Item:
+    """One pair of chains, without padding, solved."""
+
+    problem: Problem
+    found: Found
+    wanted: float  # the error that was to be reached
+
+    @property
+    def best(self) -> int:
+        """The joint class of least gain, the first of those that tie."""
+        centre = 0.5 * (self.found.lower + self.found.upper)
+        tie = TIE * (self.problem.ground.amax() - self.problem.ground.amin())
+        return int((centre <= centre.amin() + tie).double().argmax())
+
+    @property
+    def lower(self) -> Tensor:
+        """A certified lower bound of the least gain."""
+        return self.found.lower.amin()
+
+    @property
+    def upper(self) -> Tensor:
+        """A certified upper bound of the least gain."""
+        return self.found.upper.amin()
+
+    @property
+    def gain(self) -> Tensor:
+        """The gain of every first pair, (n, m)."""
+        return self.problem.joint.spread(0.5 * (self.found.lower + self.found.upper))[0]
+
+    @property
+    def bias(self) -> Tensor:
+        """The bias, least zero in each joint class, (n, m)."""
+        joint, bias = self.problem.joint, self.found.bias
+        return (bias - joint.spread(joint.least(bias)))[0]
+
+    @cached_property
+    def law(self) -> Tensor:
+        """The stationary law of the coupled chain on the best class, (1, n, m)."""
+        with own_threads():
+            return self.found.chain.stationary_law(self.best)
+
+
+@dataclass
+class Solved:
+    """A solved batch."""
+
+    items: list[Item]
+    inputs: Inputs
+    pairing: Pairing
+
+    @property
+    def value(self) -> Tensor:
+        """The middles of the enclosures of the least gains, (P,)."""
+        return torch.stack([0.5 * (item.lower + item.upper) for item in self.items])
+
+    @property
+    def error_bound(self) -> Tensor:
+        """Half their widths, (P,)."""
+        return torch.stack([0.5 * (item.upper - item.lower) for item in self.items])
+
+    def padded(self, parts: list[Tensor]) -> Tensor:
+        """One tensor (P, n, m) from those of the items, zero at padding."""
+        whole = torch.zeros(self.inputs.ground.shape, dtype=parts[0].dtype, device=parts[0].device)
+        for place, part in zip(whole, parts, strict=True):
+            place[: part.shape[0], : part.shape[1]] = part
+        return whole
+
+    def pullback(self, needed: tuple[bool, ...], grad_value: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients in `Inputs`, in their order, of which only the needed ones are computed."""
+        weights = [float(grad) * item.law for grad, item in zip(grad_value, self.items, strict=True)]
+        given = self.inputs
+        ground = self.padded([weight[0] for weight in weights]) if needed[0] else None
+        x = self._transitions(weights, 0, given.x) if needed[1] else None
+        y = self._transitions(weights, 1, given.y) if needed[2] else None
+        epsilon = None
+        if needed[3]:
+            pairs = zip(weights, self.items, strict=True)
+            epsilon = torch.stack([(weight * item.found.engine.kl()).sum() for weight, item in pairs])
+        return ground, x, y, epsilon
+
+    def _transitions(self, weights: list[Tensor], side: int, given: Tensor) -> Tensor:
+        """The gradient in the transitions of one side, summed over the items of each chain."""
+        total = torch.zeros_like(given)
+        entries = self.pairing.entries[side]
+        for weight, item, chain in zip(weights, self.items, self.pairing.pairs[side].tolist(), strict=True):
+            pattern = None if entries.pattern is None else alone(entries.pattern, chain)
+            engine = item.found.engine
+            gradient = engine.gradient_y(weight, pattern) if side else engine.gradient_x(weight, pattern)
+            n = weight.shape[1 + side]
+            every = torch.ones(1, n, dtype=torch.bool, device=given.device)
+            gradient = centre_rows(gradient, Entries(pattern, every))
+            if entries.pattern is None:
+                total.view(-1, *given.shape[-2:])[chain, :n, :n] += gradient[0]
+            else:
+                first = int(entries.pattern.indptr[chain, 0])
+                total[first : first + gradient.numel()] += gradient
+        return total
+
+
+def alone(rows: Rows, chain: int) -> Rows:
+    """One chain of a batch, without its padding."""
+    n = int(rows.sizes[chain])
+    if len(rows.sizes) == 1 and n == rows.num_states:
+        return rows
+    indptr = rows.indptr[chain : chain + 1, : n + 1]
+    first, last = int(indptr[0, 0]), int(indptr[0, -1])
+    return Rows(rows.sizes[chain : chain + 1], indptr - first, rows.indices[first:last], rows.values[first:last])
+
+
+def solve(inputs: Inputs, pairing: Pairing, rtol: float, max_iter: int, *, polish: bool) -> Solved:
+    """Solve every item.
+
+    Args:
+        inputs: of the batch.
+        pairing: its chains.
+        rtol: wanted certified error, relative to the range of the cost.
+        max_iter: sweeps.
+        polish: go a step further, for gradients.
+
+    Raises:
+        ValueError: a chain has no single long run (see `recurrence`).
+    """
+    items = []
+    known: tuple[dict[int, Phases], dict[int, Phases]] = ({}, {})
+    for place, chains in enumerate(zip(*(side.tolist() for side in pairing.pairs), strict=True)):
+        rows = alone(pairing.rows[0], chains[0]), alone(pairing.rows[1], chains[1])
+        for side, name in enumerate("xy"):
+            if chains[side] not in known[side]:
+                known[side][chains[side]] = phases(name, support(rows[side]))
+        labels = joint_classes(known[0][chains[0]], known[1][chains[1]])
+        ground = inputs.ground[place : place + 1, : rows[0].num_states, : rows[1].num_states].contiguous()
+        joint = Sets(torch.from_numpy(labels).to(ground.device))
+        problem = Problem(ground, rows, inputs.epsilon[place : place + 1], joint)
+        wanted = float(tolerance(cost_range(ground, None), rtol))
+        items.append(Item(problem, _solve(problem, wanted, max_iter, polish), wanted))
+    return Solved(items, inputs, pairing)
+
+
+def _solve(problem: Problem, wanted: float, max_iter: int, polish: bool) -> Found:
+    classes = engine_classes(*problem.rows, problem.epsilon, lambda: cost_range(problem.ground, None))
+    for engine_class in classes:
+        try:
+            return iterate(problem, engine_class, wanted, max_iter, polish=polish)
+        except UnsafeRange:
+            continue
+    raise AssertionError("the last engine is safe at any range")

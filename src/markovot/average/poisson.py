@@ -1,0 +1,245 @@
+r"""The Poisson equation of a coupled chain: its long-run mean cost, and what a start adds to it.
+
+P is the chain on pairs of states that an engine's plans make, r a cost of each pair. Wanted are g and x with
+
+    (I - P) x = r - g,          g constant on each joint class (see `recurrence`),
+
+the gain and the bias of P. With w the uniform law on a recurrent class R of P, and lambda its stationary law,
+
+    (I - P + 1 w^T) z = r  on R      has one solution, and      x = z - g,   g = w^T z,      since lambda (I - P) = 0:
+
+well conditioned where P mixes within R, whatever the period of P, for nothing is discounted. On transient pairs
+`x - P x = r - g`, with x given on R, has one solution too. The stationary law solves `(I - P + 1 w^T)^T lambda = w`.
+
+**Several recurrent classes.** At epsilon = 0 a plan has few entries, and P may well have several recurrent classes in a
+joint class, of different gains. The least gain there is can be had from every pair of a joint class all the same, since
+the independent coupling leads everywhere. So the classes of least gain are kept, and pairs from which P may reach
+another one are coupled independently instead, until they are on a sure way to a kept one: the policy iteration of
+Puterman (1994, section 9.5) for communicating decision processes, which always ends, since the gain then falls. Where
+all classes tie, x has mean zero on each: their biases stay as far apart as they were, and the bias falls.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from markovot.average.operators import Factors, Independent, Sets
+from markovot.average.recurrence import ancestors, closed_classes
+from markovot.bellman import Engine
+from markovot.linear import Linear, bicgstab
+
+# Masses below this are rounding of the simplex method: they are no arcs of the coupled chain.
+ROUNDING = 1e-13
+# A Krylov method that takes more steps is not on its way; a factorisation may be.
+KRYLOV_STEPS = 300
+# Then systems are factorised, up to so many pairs; or, whatever their number, where P has so few entries for each row
+# that it all but permutes the pairs, and factors have little to fill in.
+FACTORISED, FEW_ENTRIES = 4096, 1.5
+# Those of so few pairs are factorised at once: steps of a Krylov method cost more in Python than in arithmetic.
+SMALL = 512
+# The stationary law is solved to the first of these, in the sum of moduli; above the second it is not handed out.
+LAW_TOLERANCE, LAW_LIMIT = 1e-13, 1e-8
+Product = Callable[[Tensor], Tensor]
+
+
+def krylov(product: Product, rhs: Tensor, tolerance: Tensor, max_iter: int, *, transpose: bool = False) -> Linear:
+    """The x of `x - product(x) = rhs`, (1, n, m), as far as a Krylov method gets."""
+    active = torch.ones_like(tolerance, dtype=torch.bool)
+    return bicgstab(
+        lambda v, _: product(v), rhs, torch.zeros_like(tolerance), tolerance, active, transpose=transpose,
+        max_iter=max_iter,
+    )  # fmt: skip
+
+
+def independent_bias(independent: Independent, joint: Sets, cost: Tensor, tolerance: Tensor, max_iter: int) -> Tensor:
+    """The bias of the independent coupling for a cost (1, n, m), roughly; the cost itself where that fails."""
+    found = krylov(lambda v: independent(v) - joint.spread(joint.mean(v)), cost, tolerance, max_iter)
+    if not bool(found.residual[0] <= cost.abs().amax()):
+        return cost
+    return found.x - joint.spread(joint.mean(found.x))
+
+
+class CoupledChain:
+    """The chain on pairs of states that the plans of an engine make, for its one item.
+
+    Args:
+        engine: holds the plans, of its last sweep.
+        independent: the independent coupling of the same chains.
+        joint: the joint classes.
+        exact: whether plans have zeros where the rows have none, so that a joint class may have several recurrent
+            classes.
+    """
+
+    def __init__(self, engine: Engine, independent: Independent, joint: Sets, *, exact: bool) -> None:
+        self.joint = joint
+        self._engine = engine
+        self._independent = independent
+        self.exact = exact
+        self._active = torch.ones(1, dtype=torch.bool, device=joint.labels.device)
+        self._matrix: Any = None
+        self._recurrent: Sets | None = None
+
+    def forget(self) -> None:
+        """To be called after each sweep, which changes the plans."""
+        self._matrix = self._recurrent = None
+
+    @property
+    def matrix(self) -> Any:
+        """P as a SciPy sparse array (nm, nm), without masses that are rounding."""
+        if self._matrix is None:
+            from scipy.sparse import csr_array
+
+            row, column, mass = (part.cpu().numpy() for part in self._engine.couplings(0))
+            kept = mass > ROUNDING
+            if not kept.all():
+                row, column, mass = row[kept], column[kept], mass[kept]
+            if (row[1:] < row[:-1]).any():
+                order = np.argsort(row, kind="stable")
+                row, column, mass = row[order], column[order], mass[order]
+            size = self.joint.labels.numel()
+            indptr = np.append(0, np.cumsum(np.bincount(row, minlength=size)))
+            found = csr_array((mass, column.astype(np.int32), indptr.astype(np.int32)), shape=(size, size))
+            if size > FACTORISED:
+                return found  # it may take gigabytes, and is seldom asked for again
+            self._matrix = found
+        return self._matrix
+
+    @property
+    def recurrent(self) -> Sets:
+        """The recurrent classes of P. Plans of entropic transport have no zeros: there they are the joint classes."""
+        if not self.exact:
+            return self.joint
+        if self._recurrent is None:
+            labels = closed_classes(self.matrix)
+            self._recurrent = Sets(torch.from_numpy(labels).view_as(self.joint.labels))
+        return self._recurrent
+
+    def _owner(self, recurrent: Sets) -> Tensor:
+        """The joint class in which each recurrent class lies, (count,)."""
+        return recurrent.mean(self.joint.labels[None].double()).round().long()
+
+    # --- gain and bias
+    def evaluate(self, cost: Tensor, tolerance: Tensor, tie: Tensor) -> tuple[Tensor, bool]:
+        """The bias x, and whether it was found.
+
+        Args:
+            cost: r, (1, n, m).
+            tolerance: wanted residual in the maximum norm, (1,).
+            tie: gains no further apart than this are equal, (1,).
+        """
+        recurrent = self.recurrent
+        z, solved = self._within(recurrent, cost, tolerance)
+        gains = recurrent.mean(z)
+        owner = self._owner(recurrent)
+        least = gains.new_full((self.joint.count,), torch.inf).scatter_reduce_(0, owner, gains, "amin")
+        x = z - recurrent.spread(gains)
+        worse = gains > least[owner] + tie
+        outside = ~recurrent.inside
+        astray: Tensor | None = None
+        if bool(worse.any()):
+            dropped = recurrent.spread(worse.double())[0] > 0
+            astray = torch.from_numpy(ancestors(self.matrix, dropped.reshape(-1).numpy())).view_as(dropped)
+            outside = outside | dropped
+        if bool(outside.any()):
+            boundary = torch.where(outside, cost - self.joint.spread(least), x)
+            x, reached = self._outside(outside, astray, boundary, tolerance)
+            solved = solved and reached
+        return x, solved and bool(x.isfinite().all())
+
+    def resolvent(self, cost: Tensor, stop: float, tolerance: Tensor) -> Tensor:
+        """The total cost until P is stopped, with a small probability at every step, (1, n, m)."""
+
+        def product(v: Tensor) -> Tensor:
+            return (1 - stop) * self._engine.apply(v, self._active)
+
+        return self._solve(product, cost, tolerance, lambda: self._factors(self.joint.inside, None, keep=1 - stop))[0]
+
+    def _within(self, recurrent: Sets, cost: Tensor, tolerance: Tensor) -> tuple[Tensor, bool]:
+        """The z on the recurrent pairs, zero elsewhere."""
+
+        def product(v: Tensor) -> Tensor:
+            return self._engine.apply(v, self._active) * recurrent.inside - recurrent.spread(recurrent.mean(v))
+
+        rhs = torch.where(recurrent.inside, cost, 0.0)
+        return self._solve(product, rhs, tolerance, lambda: self._factors(recurrent.inside, recurrent))
+
+    def _outside(
+        self, outside: Tensor, astray: Tensor | None, boundary: Tensor, tolerance: Tensor
+    ) -> tuple[Tensor, bool]:
+        """The x on the other pairs; elsewhere it is `boundary`. Pairs that go astray are coupled independently."""
+
+        def product(v: Tensor) -> Tensor:
+            ahead = self._engine.apply(v, self._active)
+            if astray is not None:
+                ahead = torch.where(astray, self._independent(v), ahead)
+            return torch.where(outside, ahead, 0.0)
+
+        return self._solve(product, boundary, tolerance, lambda: self._factors(outside, None, astray))
+
+    # --- the stationary law
+    def stationary_law(self, joint_class: int) -> Tensor:
+        """The stationary law of P on one recurrent class of a joint class, the largest (the first of these), (1, n, m).
+
+        Raises:
+            RuntimeError: it was not found.
+        """
+        recurrent = self.recurrent
+        owner = self._owner(recurrent)
+        chosen = recurrent.only(int(torch.where(owner == joint_class, recurrent.sizes, -1).argmax()))
+        uniform = chosen.inside[None].double() / chosen.sizes
+
+        def product(v: Tensor) -> Tensor:
+            return self._engine.apply_transpose(v, self._active) * chosen.inside - uniform * v.sum()
+
+        tolerance = uniform.new_full((1,), LAW_TOLERANCE)
+        law, _ = self._solve(product, uniform, tolerance, lambda: self._factors(chosen.inside, chosen), transpose=True)
+        law = law.clamp(min=0.0) * chosen.inside
+        law = law / law.sum()
+        left = float((self._engine.apply_transpose(law, self._active) - law).abs().sum())
+        if not left <= LAW_LIMIT:
+            raise RuntimeError(
+                f"the stationary law of the coupled chain was not found: a step changes it by {left:.3g}. The coupled "
+                "chain mixes very slowly; a larger epsilon, or laziness in the chains, makes it mix faster."
+            )
+        return law
+
+    # --- linear systems
+    def _solve(
+        self, product: Product, rhs: Tensor, tolerance: Tensor, factors: Callable[[], Factors | None],
+        *, transpose: bool = False,
+    ) -> tuple[Tensor, bool]:  # fmt: skip
+        """The x of `x - product(x) = rhs`, and whether it was found; residuals are measured as in `linear`."""
+        direct = factors() if rhs.numel() <= SMALL else None
+        if direct is None:
+            found = krylov(product, rhs, tolerance, KRYLOV_STEPS, transpose=transpose)
+            if bool(found.residual[0] <= tolerance[0]):
+                return found.x, True
+            direct = factors() if rhs.numel() > SMALL else None
+            if direct is None:
+                return found.x, False
+        x = direct.solve(rhs, transpose=transpose)
+        return x, bool(x.isfinite().all())
+
+    def _factors(
+        self, chosen: Tensor, sets: Sets | None, astray: Tensor | None = None, keep: float = 1.0
+    ) -> Factors | None:
+        """Factors of a system with the chosen rows of P, and of the independent coupling for those that go astray."""
+        from scipy.sparse import diags_array
+
+        size = chosen.numel()
+        if size > FACTORISED and not (self.exact and self.matrix.nnz <= FEW_ENTRIES * size):
+            return None
+        rows = keep * chosen.reshape(-1).cpu().numpy()
+        chain = self.matrix if (rows == 1).all() else diags_array(rows) @ self.matrix
+        if astray is not None:
+            lost, independent = astray.reshape(-1).numpy(), self._independent.matrix()
+            if independent is None:
+                return None
+            chain = diags_array(rows * ~lost) @ self.matrix + diags_array(rows * lost) @ independent
+        try:
+            return Factors(chain, sets)
+        except RuntimeError:  # singular in floating point: sets that are all but closed
+            return None
