@@ -89,6 +89,9 @@ def test_features_from_a_mapping_and_as_tensors_with_gradient() -> None:
         ([[1.0], [1.0, 2.0]], ValueError, r"node 0 has 1 components, that of node 1 2"),
         ([1.0, math.nan], ValueError, r"node 1 is nan"),
         ([2**53 + 1, 1], ValueError, r"9007199254740993 of node 0 has no exact float64.*'9007199254740993'"),
+        ([2**80, 1], ValueError, r"of node 0 has no exact float64"),
+        ([torch.tensor(2**53 + 1), torch.tensor(1)], ValueError, r"9007199254740993 of node 0 has no exact float64"),
+        ([[1, 2], [1, -(2**53) - 1]], ValueError, r"-9007199254740993 of node 1 has no exact float64"),
         ([{"C"}, {"N"}], TypeError, r"\{'C'\} of type set is neither.*mapping"),
     ],
 )

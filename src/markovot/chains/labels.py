@@ -108,13 +108,17 @@ def encode(values: Sequence[Any], names: Sequence[Any]) -> Tensor:
 
 
 def _row(value: Any, name: Any) -> Tensor:
-    if isinstance(value, Tensor):
-        return value if value.is_floating_point() else value.double()
-    if isinstance(value, numbers.Integral) and abs(int(value)) > _EXACT:
-        raise ValueError(
-            f"features: {value} of node {name!r} has no exact float64. If it is a name, use the string {str(value)!r}."
-        )
-    return torch.tensor(np.asarray(value, dtype=np.float64))
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value
+    array = value.cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    if array.dtype.kind in "iuO" and array.size:
+        largest = max(array.reshape(-1).tolist(), key=abs)
+        if abs(largest) > _EXACT:
+            raise ValueError(
+                f"features: {largest} of node {name!r} has no exact float64. If it is a name, use the string "
+                f"{str(largest)!r}."
+            )
+    return value.double() if isinstance(value, Tensor) else torch.tensor(array.astype(np.float64))
 
 
 def of_nodes(graph: Any, features: Any, nodes: Sequence[Any]) -> Tensor:
