@@ -12,7 +12,8 @@ import pytest
 
 from markovot import PolicyIteration, costs
 from markovot.datasets import load_mutag
-from markovot.pairwise import distance_matrix, plan, running
+from markovot.pairwise import checkpoint, distance_matrix, plan, running
+from markovot.pairwise.blocks import Found
 
 SETTING = {"cost": costs.ZeroOne(), "delta": 0.2, "epsilon": 0.01, "progress": False}
 # As in the script below: some seconds of work in many blocks.
@@ -110,6 +111,14 @@ def test_an_interruption_keeps_what_is_finished(tmp_path, monkeypatch, chains):
     seen = blocks_solved(monkeypatch)
     assert_same(distance_matrix(chains, checkpoint=path, **SETTING), distance_matrix(chains, **SETTING))
     assert len(seen) > kept
+
+
+def test_an_interruption_between_two_transactions_is_no_trouble(tmp_path):
+    file = checkpoint.Checkpoint(tmp_path / "work", {"delta": "0.2"})
+    file.save(3, Found(np.ones(2), np.zeros(2), np.zeros(2, dtype=np.uint8)))
+    file._connection.execute("COMMIT")
+    file.close()
+    assert blocks_in(tmp_path / "work") == 1
 
 
 def test_a_finished_file_needs_no_more_work(tmp_path, monkeypatch, chains):

@@ -221,7 +221,7 @@ def test_a_killed_run_is_continued_to_the_same_bits(tmp_path, undisturbed):
 def test_ctrl_c_keeps_finished_work_and_says_so_in_one_line(tmp_path, undisturbed):
     path = tmp_path / "a.npz"
     code, out, errors = interrupted(path, signal.SIGINT)
-    assert code == 130
+    assert code == 130, errors
     assert out == ""
     last = errors.replace("\r", "\n").rstrip("\n").splitlines()[-1]
     assert last == f"markovot: interrupted; finished pairs are in {path}.checkpoint, and the same command goes on"

@@ -88,7 +88,8 @@ class Checkpoint:
 
     def close(self) -> None:
         """Write what is left, and let go of the file."""
-        self._connection.execute("COMMIT")
+        if self._connection.in_transaction:  # an interruption may fall between two
+            self._connection.execute("COMMIT")
         self._connection.close()
 
 
