@@ -9,11 +9,9 @@ Finished distances are kept in out/classification, finished parts in benchmarks/
 """
 
 import argparse
-import importlib.metadata
 import importlib.util
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from typing import Any
 import numpy as np
 from classification_report import report
 from fused_gw import ALPHAS, fused_distances
+from machine import machine
 from wl_kernel import DEPTHS, kernel_distance, wl_kernels
 
 from markovot.classification import DELTAS, EPSILONS, NestedCV, Setting, distance_matrices, ground, nested_accuracy
@@ -134,17 +133,6 @@ def write(path: Path, content: Any) -> None:
     os.replace(temporary, path)
 
 
-def machine() -> dict[str, Any]:
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cores": cores, "python": platform.python_version(), "system": platform.system(), **versions}
-
-
 def run(name: str, options: argparse.Namespace) -> None:
     """All parts of one set, each written down as soon as it is finished, beside those of other runs."""
     dataset, count = load(name, options.limit)
@@ -163,7 +151,7 @@ def run(name: str, options: argparse.Namespace) -> None:
             print(f"{part}: finished before", flush=True)
             continue
         found = RUN[part](dataset, folder, options)
-        row["parts"][part] = found | {"arguments": wanted, "machine": machine()}
+        row["parts"][part] = found | {"arguments": wanted, "machine": machine(PACKAGES)}
         write(options.json, everything)
 
 

@@ -1,10 +1,8 @@
 """The speed table: ours beside the rivals, in one run. `make bench`, or `run.py --quick`."""
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -12,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from machine import machine
 from rows import ROWS, Row
 
 HERE = Path(__file__).parent
@@ -59,17 +58,6 @@ def measure(key: str, limit: float) -> dict[str, Any]:
     if done.returncode:
         return {"failed": done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]}
     return dict(json.loads(done.stdout.splitlines()[-1]))
-
-
-def machine() -> dict[str, Any]:
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cores": cores, "python": platform.python_version(), "system": platform.system(), **versions}
 
 
 # --- the table
@@ -163,7 +151,7 @@ def main() -> None:
     for key in options.rows:
         print(f"{key} ...", file=sys.stderr, flush=True)
         results[key] = measure(key, limit)
-    about = machine()
+    about = machine(PACKAGES)
     text = table(results, start, about)
     options.output.mkdir(parents=True, exist_ok=True)
     saved = {"machine": about, "startup": start, "rows": results}

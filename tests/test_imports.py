@@ -44,7 +44,7 @@ ORDER = [
     ["bellman"],
     ["fixed_point"],
     ["adjoint"],
-    ["assembly", "recursion"],
+    ["assembly", "couplings", "recursion"],
     ["horizons"],
     ["distances", "single", "debiasing"],
     ["mdp", "mdp.*"],

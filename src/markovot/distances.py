@@ -3,11 +3,10 @@
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from markovot import adjoint, horizons, validate
+from markovot import adjoint, couplings, horizons, validate
 from markovot._implicit import implicit
 from markovot.adjoint import Inputs, Problem, Solved
 from markovot.assembly import batch_shape, common_inputs, pairing
@@ -189,24 +188,11 @@ class _Details:
         return self.shaped(delta * self.solved.occupation())
 
     def coupling(self, i: int, j: int) -> Tensor:
-        if self._batch.numel() != 1:
-            raise ValueError(
-                f"coupling: the solution is of a batch of shape {tuple(self._batch)}. Solve the one pair alone, or use "
-                "transition_coupling(item)."
-            )
         n, m = self.solved.outer.plan.shape[1:]
-        if not (0 <= i < n and 0 <= j < m):
-            raise IndexError(f"coupling: no states ({i}, {j}) among {n} x {m}. Both count from 0.")
-        row, column, mass = self.solved.bellman.engine.couplings(0)
-        chosen = row == i * m + j
-        dense = torch.zeros(n * m, dtype=torch.float64, device=mass.device)
-        return dense.index_add(0, column[chosen], mass[chosen]).view(n, m).to(self._dtype)
+        couplings.check_pair(self._batch, (n, m), (i, j), instead="transition_coupling(item)")
+        return couplings.of_states(self.solved.bellman.engine.couplings(0), (n, m), (i, j), self._dtype)
 
     def transition_coupling(self, item: int) -> Any:
-        from scipy.sparse import coo_array
-
-        if not 0 <= item < math.prod(self._batch):
-            raise IndexError(f"transition_coupling: no item {item} in a batch of {math.prod(self._batch)}.")
+        couplings.check_item(item, math.prod(self._batch))
         n, m = self.solved.outer.plan.shape[1:]
-        row, column, mass = (np.asarray(part.cpu()) for part in self.solved.bellman.engine.couplings(item))
-        return coo_array((mass, (row, column)), shape=(n * m, n * m)).tocsr()
+        return couplings.of_chains(self.solved.bellman.engine.couplings(item), (n, m))

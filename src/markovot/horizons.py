@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from markovot import recursion, validate
+from markovot import couplings, recursion, validate
 from markovot._implicit import implicit
 from markovot.assembly import batch_shape, common_inputs, pairing
 from markovot.chains import MarkovChain, as_chain
@@ -353,29 +353,16 @@ class _Details:
         return self.shaped(self._solved.occupation())
 
     def coupling(self, i: int, j: int, step: int) -> Tensor:
-        if self._batch.numel() != 1:
-            raise ValueError(
-                f"coupling: the solution is of a batch of shape {tuple(self._batch)}. Solve the one pair alone, or use "
-                "transition_coupling(item, step)."
-            )
         n, m = self._solved.cost_to_go.shape[1:]
-        if not (0 <= i < n and 0 <= j < m):
-            raise IndexError(f"coupling: no states ({i}, {j}) among {n} x {m}. Both count from 0.")
+        couplings.check_pair(self._batch, (n, m), (i, j), instead="transition_coupling(item, step)")
         self._check_step("coupling", step)
-        row, column, mass = self._solved.couplings(0, step)
-        chosen = row == i * m + j
-        dense = torch.zeros(n * m, dtype=torch.float64, device=mass.device)
-        return dense.index_add(0, column[chosen], mass[chosen]).view(n, m).to(self._dtype)
+        return couplings.of_states(self._solved.couplings(0, step), (n, m), (i, j), self._dtype)
 
     def transition_coupling(self, item: int, step: int) -> Any:
-        from scipy.sparse import coo_array
-
         num, n, m = self._solved.cost_to_go.shape
-        if not 0 <= item < num:
-            raise IndexError(f"transition_coupling: no item {item} in a batch of {num}.")
+        couplings.check_item(item, num)
         self._check_step("transition_coupling", step)
-        row, column, mass = (np.asarray(part.cpu()) for part in self._solved.couplings(item, step))
-        return coo_array((mass, (row, column)), shape=(n * m, n * m)).tocsr()
+        return couplings.of_chains(self._solved.couplings(item, step), (n, m))
 
     def _check_step(self, name: str, step: int) -> None:
         depth = self._solved.problem.depth

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Status(enum.Enum):
-    """How a solve ended, for each item of a batch; the value is the message."""
+    """How a solve ended, for each item of a batch, the worst last; the value is the message."""
 
     CONVERGED = "The certified error meets the tolerance."
     MAX_ITER_REACHED = (

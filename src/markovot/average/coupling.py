@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from markovot import validate
+from markovot import couplings, validate
 from markovot._implicit import implicit
 from markovot.assembly import batch_shape, pairing
 from markovot.average import items
@@ -255,24 +254,13 @@ class _Details:
         return torch.stack(found).to(self._dtype).view(self._batch)
 
     def coupling(self, i: int, j: int) -> Tensor:
-        if self._batch.numel() != 1:
-            raise ValueError(
-                f"coupling: the solution is of a batch of shape {tuple(self._batch)}. Solve the one pair alone, or use "
-                "transition_coupling(item)."
-            )
-        n, m = self.solved.items[0].problem.joint.labels.shape
-        if not (0 <= i < n and 0 <= j < m):
-            raise IndexError(f"coupling: no states ({i}, {j}) among {n} x {m}. Both count from 0.")
-        row, column, mass = self.solved.items[0].found.engine.couplings(0)
-        chosen = row == i * m + j
-        dense = torch.zeros(n * m, dtype=torch.float64, device=mass.device)
-        return dense.index_add(0, column[chosen], mass[chosen]).view(n, m).to(self._dtype)
+        item = self.solved.items[0]
+        n, m = item.problem.joint.labels.shape
+        couplings.check_pair(self._batch, (n, m), (i, j), instead="transition_coupling(item)")
+        return couplings.of_states(item.found.engine.couplings(0), (n, m), (i, j), self._dtype)
 
     def transition_coupling(self, item: int) -> Any:
-        from scipy.sparse import coo_array
-
-        if not 0 <= item < math.prod(self._batch):
-            raise IndexError(f"transition_coupling: no item {item} in a batch of {math.prod(self._batch)}.")
-        n, m = self.solved.items[item].problem.joint.labels.shape
-        row, column, mass = (np.asarray(part.cpu()) for part in self.solved.items[item].found.engine.couplings(0))
-        return coo_array((mass, (row, column)), shape=(n * m, n * m)).tocsr()
+        couplings.check_item(item, math.prod(self._batch))
+        one = self.solved.items[item]
+        n, m = one.problem.joint.labels.shape
+        return couplings.of_chains(one.found.engine.couplings(0), (n, m))

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from markovot.solution import SolveError, Status
 
-# Statuses as small numbers, the worst last; a distance made of several has the worst of theirs.
-STATUSES = (Status.CONVERGED, Status.MAX_ITER_REACHED, Status.STALLED, Status.NOT_FINITE, Status.INVALID)
+# Statuses as small numbers, in their order, the worst last: a distance made of several has the worst of theirs.
+STATUSES = tuple(Status)
 INVALID = STATUSES.index(Status.INVALID)
 _SHOWN = 5
 
