@@ -1,0 +1,162 @@
+"""What parametrised chains check when they are made, and the softmax of rows that are stored in compressed form."""
+
+import numbers
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from markovot import compressed, validate
+from markovot.chains import labels
+
+# How far a matrix may be from reversible, relative to its largest flow, to be taken as such.
+REVERSIBLE_TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-8}
+
+
+def positive(name: str, value: Any) -> int:
+    """Check a number of things."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}.")
+    if value < 1:
+        raise ValueError(f"{name}: {value} is less than 1. Give at least one.")
+    return int(value)
+
+
+def floating(dtype: Any) -> None:
+    """Refuse every dtype but float32 and float64."""
+    if dtype not in validate.FLOATING:
+        raise TypeError(f"dtype: {dtype} is not supported. Use torch.float32 or torch.float64.")
+
+
+def raise_not_finite(name: str, values: Tensor) -> NoReturn:
+    """Name the first entry of a parameter from which no probabilities come."""
+    values = values.detach()
+    wrong = values.isnan() | (values == torch.inf)
+    if bool(wrong.any()):
+        index = validate.first(wrong)
+        what = f"entry {validate.place(index)} is {values[index].item()}"
+    else:
+        what = "some row has no finite entry"
+    raise ValueError(
+        f"{name}: {what}. An earlier step spoilt it: look for NaN in the loss or its gradients, or take smaller steps."
+    )
+
+
+def softmax_of_rows(values: Tensor, owner: Tensor, num_rows: int) -> Tensor:
+    """The softmax of the stored entries of each row; `owner` is each entry's row. Safe at any range."""
+    detached = values.detach()
+    highest = detached.new_full((num_rows,), -torch.inf).scatter_reduce(0, owner, detached, "amax")
+    weights = (values - highest[owner]).exp()
+    return weights / weights.new_zeros(num_rows).index_add(0, owner, weights)[owner]
+
+
+def support_entries(support: Any, n: int) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the entries of a mask (n, n) that are not zero, row by row."""
+    if compressed.is_sparse(support):
+        if isinstance(support, Tensor) and support.dtype == torch.bool:
+            support = support.to(torch.uint8)  # torch cannot coalesce sparse tensors of bool
+        rows = compressed.read("support", support)
+        shape, keep = rows.rows_shape, rows.values.detach() != 0
+        owner, columns = rows.owner()[keep], rows.indices[keep]
+    else:
+        mask = validate.as_tensor("support", support).detach()
+        validate.square("support", mask.shape)
+        shape = mask.shape[:-1]
+        owner, columns = torch.nonzero(mask, as_tuple=True) if mask.dim() == 2 else (mask, mask)
+    if shape != (n,):
+        raise ValueError(f"support: it is for {tuple(shape)} states, not for {n}. Give a mask ({n}, {n}).")
+    return owner.cpu(), columns.cpu()
+
+
+def supported(owner: Tensor, columns: Tensor, n: int, *, symmetric: bool) -> None:
+    """Refuse a support with an empty row, or one that is not symmetric where it must be."""
+    counts = torch.bincount(owner, minlength=n)
+    if bool((counts == 0).any()):
+        row = int((counts == 0).nonzero()[0])
+        raise ValueError(
+            f"support: row {row} is empty, so that state {row} could go nowhere. Give each row an entry, for instance "
+            "the one on the diagonal."
+        )
+    lonely = ~torch.isin(columns * n + owner, owner * n + columns)
+    if symmetric and bool(lonely.any()):
+        i, j = (int(part[lonely][0]) for part in (owner, columns))
+        raise ValueError(
+            f"support: it has the step ({i}, {j}), but not ({j}, {i}). A reversible chain can walk each edge both "
+            "ways: use support | support.T."
+        )
+
+
+def without_laziness(transition: Tensor, laziness: float) -> Tensor:
+    """The moves M of a lazy walk `l I + (1 - l) M`."""
+    if laziness == 0:
+        return transition
+    stay = transition.diagonal()
+    if bool((stay < laziness * (1 - 1e-6)).any()):
+        row = int(stay.argmin())
+        raise ValueError(
+            f"laziness: {laziness:g} is more than {stay[row].item():.6g}, the probability with which state {row} "
+            "stays. Use no more than the smallest entry on the diagonal."
+        )
+    moves = (transition - laziness * torch.eye(len(transition)).to(transition)) / (1 - laziness)
+    # What is left on a diagonal of exactly l is rounding, not a step.
+    return torch.where(moves > 1e-6, moves, moves.clamp(min=0) * (transition > laziness * (1 + 1e-6)))
+
+
+def reversible(flows: Tensor) -> None:
+    """Refuse flows `pi_i P_ij` that are not symmetric."""
+    difference = (flows - flows.T).abs()
+    if float(difference.max()) > REVERSIBLE_TOLERANCE[flows.dtype] * float(flows.max()):
+        i, j = divmod(int(difference.argmax()), len(flows))
+        raise ValueError(
+            f"transition: it is not reversible: the stationary flow from {i} to {j} is {flows[i, j].item():.6g}, that "
+            f"from {j} to {i} is {flows[j, i].item():.6g}. Use reversible=False, or start at the mean of the chain and "
+            "its time reversal."
+        )
+
+
+def inside_support(transition: Tensor, inside: Tensor) -> None:
+    """Refuse probabilities beyond the support."""
+    beyond = (transition > 0) & ~inside
+    if bool(beyond.any()):
+        index = validate.first(beyond)
+        raise ValueError(
+            f"transition: entry {validate.place(index)} is {transition[index].item():.6g}, but is not in the support. "
+            "The support must hold all positive entries."
+        )
+
+
+def no_zeros(chosen: Tensor, *, dense: bool) -> None:
+    """Refuse zeros among the probabilities that get a logit."""
+    if bool((chosen > 0).all()):
+        return
+    first = validate.place(validate.first(~(chosen > 0)))
+    if dense:
+        raise ValueError(
+            f"transition: entry {first} is 0, which a softmax never is. Give support=transition > 0 to keep zeros at "
+            "zero, or a pseudo_count, such as 0.001, to start beside it."
+        )
+    raise ValueError(
+        f"transition: entry number {first} of the support is 0, which a softmax never is. Take it out of the support, "
+        "or give a pseudo_count, such as 0.001."
+    )
+
+
+def normal(shape: tuple[int, ...], generator: torch.Generator | None, dtype: torch.dtype) -> Tensor:
+    """Standard normal numbers; the same, up to rounding, in both dtypes."""
+    device = generator.device if generator is not None else None
+    return torch.randn(shape, generator=generator, dtype=torch.float64, device=device).to("cpu", dtype)
+
+
+def initial_features(
+    n: int, features: Any, num_features: int | None, generator: torch.Generator | None, dtype: torch.dtype
+) -> Tensor | None:
+    """Features to start at, a tensor of our own: floats in `dtype`, labels in int64."""
+    if features is not None and num_features is not None:
+        raise ValueError("num_features: features are given, which say how many they are. Leave one of the two out.")
+    if num_features is not None:
+        return normal((n, positive("num_features", num_features)), generator, dtype)
+    if features is None:
+        return None
+    device = features.device if isinstance(features, Tensor) else torch.device("cpu")
+    found = labels.of_states(features, torch.Size(), n, device).detach().cpu()
+    return found.to(dtype, copy=True) if found.is_floating_point() else found.clone()
