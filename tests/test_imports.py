@@ -48,7 +48,7 @@ ORDER = [
     ["horizons"],
     ["distances", "single", "debiasing"],
     ["learning._checks"],
-    ["learning.parameters", "learning.losses", "learning.history"],
+    ["learning.parameters", "learning.losses", "learning.history", "learning.checkpoint"],
     ["learning.training"],
     ["learning", "learning.*"],
     ["mdp", "mdp.*"],

@@ -1,0 +1,286 @@
+"""Chains fitted to given distances, and chains that flow to another one."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from markovot.chains import MarkovChain, as_chain
+from markovot.costs import Cost
+from markovot.distances import discounted_wl
+from markovot.fixed_point import PolicyIteration, Solver
+from markovot.learning import starts
+from markovot.learning.barycentres import chains_of
+from markovot.learning.history import History
+from markovot.learning.losses import DiscountedWLLoss
+from markovot.learning.starts import SideBySide, Targets
+from markovot.learning.training import Training
+from markovot.solution import ChainSolution
+
+# A flow starts at the chain's own probabilities, mixed with so much of uniform ones: a softmax hardly moves near 0.
+FLOW_SMOOTHING = 0.02
+FIT_TRAINING = Training(steps=500, lr=2e-2)
+FLOW_TRAINING = Training(steps=300, lr=2e-2)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class DistanceFit:
+    """A chain at given distances to others.
+
+    Attributes:
+        chain: the chain, detached, with its features: vectors, or the likeliest label of each state.
+        distances: its distances to the given chains (k,), in units of the cost.
+        targets: what they were to be (k,).
+        error: the root mean square of `distances - targets`, in units of the cost.
+        solution: the distances as they were solved, a batch (k,).
+        history: the training, one column for each restart; its values are mean squares.
+        restart_values: the smallest objective of each restart (restarts,); with labels, before they are made hard.
+    """
+
+    chain: MarkovChain
+    distances: Tensor
+    targets: Tensor
+    error: float
+    solution: ChainSolution
+    history: History
+    restart_values: NDArray[np.float64]
+
+    def __repr__(self) -> str:
+        return f"DistanceFit({self.chain.num_states} states, {len(self.targets)} distances, error {self.error:.2g})"
+
+
+def fit_distances(
+    chains: Sequence[Any],
+    targets: Any,
+    n_states: int,
+    *,
+    cost: Cost,
+    delta: float = 0.5,
+    epsilon: float = 0.01,
+    restarts: int = 4,
+    seed: int = 0,
+    solver: Solver = PolicyIteration(),
+    training: Training = FIT_TRAINING,
+) -> DistanceFit:
+    r"""Find a chain with n states whose distances to the given chains are given numbers.
+
+    $$\min_{A,\, F}\; \tfrac{1}{K} \textstyle\sum_k \big(d(X, X_k) - t_k\big)^2, \qquad
+      X = (\operatorname{softmax} A, F).$$
+
+    Args:
+        chains: as in `barycentre`.
+        targets: the wanted distances t (k,), in units of the cost, >= 0. With epsilon > 0 even equal chains are some
+            way apart; smaller targets are out of reach.
+        n_states: the number of states n of the chain.
+        cost: as in `barycentre`.
+        delta: as in `discounted_wl`.
+        epsilon: as in `discounted_wl`.
+        restarts: how many starts are trained, side by side in one batch; the best is returned.
+        seed: of the starts. Start r depends on the seed and r alone.
+        solver: as in `discounted_wl`.
+        training: how to train.
+
+    Returns:
+        A `DistanceFit`. There may be many such chains, or none: `error` tells.
+
+    Raises:
+        TypeError: not a sequence of chains, not a cost between features, wrong dtypes.
+        ValueError: chains without features, targets of the wrong number or negative, settings out of range.
+        TrainingError: a step failed.
+
+    Note:
+        Starts, restarts and determinism as in `barycentre`.
+
+    Example:
+        >>> import torch
+        >>> from markovot import MarkovChain, costs
+        >>> flip = torch.eye(2, dtype=torch.float64).flip(0)
+        >>> ends = [MarkovChain.from_transitions(flip, features=torch.full((2,), x).double()) for x in (0.0, 1.0)]
+        >>> found = fit_distances(ends, [0.3, 0.7], 2, cost=costs.AbsoluteDifference(), epsilon=0.0,
+        ...                       training=Training(steps=200, progress=False))
+        >>> [round(x, 2) for x in found.distances.tolist()]
+        [0.3, 0.7]
+    """
+    given = chains_of(chains)
+    stack = starts.targets_of(given, cost)
+    wanted = _checked_targets(targets, len(given)).to(stack.chains.parameter)
+    for name, count in (("n_states", n_states), ("restarts", restarts)):
+        starts.check_count(name, count)
+    weights = torch.full_like(wanted, 1 / len(given))
+    module = starts.start(stack, weights, n_states, restarts=restarts, seed=seed)
+    loss = DiscountedWLLoss(stack.cost, delta=delta, epsilon=epsilon, solver=solver, reduction="none")
+    history = training.run(module, _Misfit(loss, stack, wanted))
+    chain = module.chain(int(history.best.argmin()), stack.labels)
+    with torch.no_grad():
+        solution = discounted_wl(chain, MarkovChain.stack(given), cost, delta=delta, epsilon=epsilon, solver=solver)
+    return DistanceFit(
+        chain=chain,
+        distances=solution.value,
+        targets=wanted,
+        error=float((solution.value - wanted).square().mean().sqrt()),
+        solution=solution,
+        history=history,
+        restart_values=history.best,
+    )
+
+
+class _Misfit:
+    """The mean square of what the distances are off by, for each of the chains side by side."""
+
+    def __init__(self, loss: DiscountedWLLoss, stack: Targets, wanted: Tensor) -> None:
+        self._loss, self._stack, self._wanted = loss, stack, wanted
+        self.reset = loss.reset
+
+    def __call__(self, module: SideBySide) -> tuple[Tensor, Any]:
+        off = self._loss(module(), self._stack.chains) - self._wanted
+        return off.square().mean(1), self._loss.last
+
+
+def _checked_targets(targets: Any, count: int) -> Tensor:
+    found = torch.as_tensor(targets, dtype=torch.float64).detach()
+    if found.shape != (count,):
+        raise ValueError(f"targets: shape {tuple(found.shape)} for {count} chains. Give one distance for each.")
+    if not bool(((found >= 0) & found.isfinite()).all()):
+        raise ValueError(f"targets: {found.tolist()}. Distances are finite and not negative.")
+    return found
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Flow:
+    """A chain on its way to another.
+
+    Attributes:
+        chains: the chain at each snapshot, detached, first to last.
+        steps: after how many steps each was taken, int64 (snapshots,).
+        values: the distance of each to the goal (snapshots,), in units of the cost.
+        history: the training.
+    """
+
+    chains: list[MarkovChain]
+    steps: NDArray[np.int64]
+    values: NDArray[np.float64]
+    history: History
+
+    def __repr__(self) -> str:
+        values = f"{self.values[0]:.4g} to {self.values[-1]:.4g}"
+        return f"Flow({len(self.chains)} snapshots in {len(self.history)} steps, {values})"
+
+
+def gradient_flow(
+    x: Any,
+    y: Any,
+    *,
+    cost: Cost,
+    delta: float = 0.5,
+    epsilon: float = 0.01,
+    snapshots: int = 6,
+    solver: Solver = PolicyIteration(),
+    training: Training = FLOW_TRAINING,
+) -> Flow:
+    r"""Let a chain move downhill to another, in its transition probabilities and features.
+
+    $$\theta_{t+1} = \theta_t - \text{step along}\ \nabla_\theta\, d(X_\theta, Y),$$
+
+    from the parameters theta of x: the logits of its rows, mixed with 2 % of uniform ones so that every step can come
+    up, its features (or logits of its labels), and the logits of its initial law if that is a given one.
+
+    Args:
+        x: the chain to start from, or what `as_chain` accepts, with features: vectors (n, p), or labels in integers.
+        y: the chain to go to, of any size, with features of the same kind.
+        cost: as in `barycentre`.
+        delta: as in `discounted_wl`.
+        epsilon: as in `discounted_wl`.
+        snapshots: how many chains to return, at least 2: the first, the last, and those evenly between.
+        solver: as in `discounted_wl`.
+        training: how to train; not with a checkpoint, which would keep no snapshots.
+
+    Returns:
+        A `Flow`. `markovot.plot.strip(flow.chains)` draws it.
+
+    Raises:
+        TypeError: not a chain, not a cost between features, wrong dtypes.
+        ValueError: a batch, chains without features or with ones that do not fit each other, settings out of range.
+        TrainingError: a step failed.
+
+    Note:
+        With Adam, the default, each parameter moves at most about `lr` a step, so that the path is not the steepest
+        one; for that, take `optimiser=lambda parameters: torch.optim.SGD(parameters, lr=...)`. With epsilon > 0 the
+        end is the nearest chain in the entropic distance, a little more concentrated than y. Deterministic.
+
+    Example:
+        >>> import torch
+        >>> from markovot import MarkovChain, costs
+        >>> stay, flip = torch.eye(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64).flip(0)
+        >>> x, y = (MarkovChain.from_transitions(rows, initial="uniform", features=torch.tensor([0.0, 1.0]).double())
+        ...         for rows in (stay, flip))
+        >>> flow = gradient_flow(x, y, cost=costs.AbsoluteDifference(), snapshots=3,
+        ...                      training=Training(steps=200, lr=0.1, progress=False))
+        >>> [round(chain.transition[0, 1].item(), 1) for chain in flow.chains][::2]
+        [0.0, 1.0]
+    """
+    starts.check_count("snapshots", snapshots)
+    if snapshots < 2:
+        raise ValueError("snapshots: 1 leaves no way to see. Take at least 2, the first and the last.")
+    if training.checkpoint is not None:
+        raise ValueError("training: its checkpoint would not keep the snapshots. Leave it out.")
+    both = [as_chain(x).detach(), as_chain(y).detach()]
+    for name, chain in zip("xy", both, strict=True):
+        if chain.batch_shape:
+            raise ValueError(f"{name}: a batch of shape {tuple(chain.batch_shape)}. Give a single chain.")
+    targets = starts.targets_of(both, cost)
+    law = both[0].initial_law
+    module = _module_at(both[0], targets, initial="learned" if law == "given" else law)
+    goal = targets._replace(chains=MarkovChain.stack([targets.chains[1]]))
+    loss = DiscountedWLLoss(targets.cost, delta=delta, epsilon=epsilon, solver=solver, reduction="none")
+    at = np.unique(np.linspace(0, training.steps, snapshots).round().astype(np.int64))
+    film = _Film(starts.ToTargets(loss, goal, torch.ones(1).to(both[0].parameter)), targets.labels, set(at.tolist()))
+    history = training.run(module, film)
+    history = replace(
+        history, value=history.value[:, 0], error_bound=history.error_bound[:, 0], num_iter=history.num_iter[:, 0]
+    )
+    chains = [*film.chains, module.chain(0, targets.labels)]
+    taken = np.array([*film.steps, history.best_step], dtype=np.int64)
+    values = history.value[np.minimum(taken, len(history) - 1)]
+    return Flow(chains=chains, steps=taken, values=values, history=history)
+
+
+class _Film:
+    """An objective that keeps the chain at some of its evaluations."""
+
+    def __init__(self, objective: starts.ToTargets, labels: Tensor | None, at: set[int]) -> None:
+        self._objective, self._labels, self._at = objective, labels, at
+        self._count = 0
+        self.chains: list[MarkovChain] = []
+        self.steps: list[int] = []
+        self.reset = objective.reset
+
+    def __call__(self, module: SideBySide) -> tuple[Tensor, Any]:
+        if self._count in self._at:
+            self.chains.append(module.chain(0, self._labels))
+            self.steps.append(self._count)
+        self._count += 1
+        return self._objective(module)
+
+
+def _module_at(chain: MarkovChain, targets: Targets, *, initial: str) -> SideBySide:
+    """The module whose one chain is the given one, which is the first target."""
+    n = chain.num_states
+    rows = (1 - FLOW_SMOOTHING) * chain.to_dense().transition + FLOW_SMOOTHING / n
+    features = targets.chains[0].features
+    assert features is not None
+    if targets.labels is not None:
+        spread = (features.max() - features.min()).clamp(min=1e-12)
+        features = -math.log(n / FLOW_SMOOTHING) * features / spread
+    law = ((1 - FLOW_SMOOTHING) * chain.initial + FLOW_SMOOTHING / n).log()[None] if initial == "learned" else None
+    return SideBySide(
+        rows.log()[None].contiguous(),
+        features[None].clone(),
+        law,
+        labelled=targets.labels is not None,
+        initial=initial,
+    )
