@@ -97,9 +97,9 @@ def without_laziness(transition: Tensor, laziness: float) -> Tensor:
             f"laziness: {laziness:g} is more than {stay[row].item():.6g}, the probability with which state {row} "
             "stays. Use no more than the smallest entry on the diagonal."
         )
-    moves = (transition - laziness * torch.eye(len(transition)).to(transition)) / (1 - laziness)
-    # What is left on a diagonal of exactly l is rounding, not a step.
-    return torch.where(moves > 1e-6, moves, moves.clamp(min=0) * (transition > laziness * (1 + 1e-6)))
+    # What is left of a probability of exactly l is rounding, not a step.
+    left = torch.where(stay > laziness * (1 + 1e-6), stay - laziness, 0.0)
+    return transition.diagonal_scatter(left) / (1 - laziness)
 
 
 def reversible(flows: Tensor) -> None:

@@ -4,10 +4,12 @@ import copy
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from markovot import validate
+from markovot._eager import eagerly
 from markovot.chains import MarkovChain, as_chain
 from markovot.costs import Cost
 from markovot.distances import discounted_wl
@@ -82,8 +84,11 @@ class DiscountedWLLoss(nn.Module):
         warm_start: bool = True,
     ) -> None:
         super().__init__()
-        if not isinstance(cost, Cost | Tensor):
-            cost = validate.as_tensor("cost", cost)
+        if not isinstance(cost, Cost | Tensor | np.ndarray):
+            raise TypeError(
+                "cost: expected a cost such as costs.Euclidean(), a tensor or an array (n, m), got "
+                f"{type(cost).__name__}."
+            )
         check_solver(solver)
         cpu = torch.device("cpu")
         validate.discount(delta, dtype=torch.float64, device=cpu)
@@ -104,6 +109,7 @@ class DiscountedWLLoss(nn.Module):
         else:
             setattr(self, name, value)
 
+    @eagerly
     def forward(self, x: Any, y: Any) -> Tensor:
         """The loss of predicted chains x and their targets y, in units of the cost.
 
@@ -123,7 +129,8 @@ class DiscountedWLLoss(nn.Module):
         _check_finite("x", x)
         _check_finite("y", y)
         use = self.warm_start and self.training
-        key = (*_shape_of(x), *_shape_of(y), *(_sizes(part) for part in (self.cost, self.delta, self.epsilon)))
+        settings = (self.cost, self.delta, self.epsilon)
+        key = (_shape_of(x), _shape_of(y), *(tuple(getattr(part, "shape", ())) for part in settings))
         init = self._start if use and key == self._key else None
         if use:
             self._start = None  # a solve that fails leaves nothing to start from
@@ -139,7 +146,13 @@ class DiscountedWLLoss(nn.Module):
     def _reduced(self, values: Tensor) -> Tensor:
         weights = self.weights
         if weights is not None:
-            weights = weights.to(values).expand(values.shape)
+            try:
+                weights = weights.to(values).expand(values.shape)
+            except RuntimeError:
+                raise ValueError(
+                    f"weights: shape {tuple(weights.shape)} does not fit the batch, {tuple(values.shape)}. Give one "
+                    "weight for each item."
+                ) from None
             values = weights * values
         if self.reduction == "none":
             return values
@@ -169,6 +182,8 @@ def detached(solution: ChainSolution) -> ChainSolution:
     """The same solution without any autograd graph."""
     details = copy.copy(solution._details)
     details.chains = tuple(chain.detach() for chain in details.chains)
+    # Autograd makes the solver's own tensor its output, which ties the solver to the graph, and to itself in a circle.
+    details.solved.cost_to_go = details.solved.cost_to_go.detach()
     return replace(solution, value=solution.value.detach(), cost_to_go=solution.cost_to_go.detach(), _details=details)
 
 
@@ -197,7 +212,3 @@ def _shape_of(chain: MarkovChain) -> tuple[Any, ...]:
     """What must not change for an old solution to be of use."""
     sizes = tuple(chain.sizes.flatten().tolist()) if chain.is_padded else ()
     return (chain.batch_shape, chain.num_states, sizes, chain.dtype, chain.device)
-
-
-def _sizes(setting: Any) -> tuple[int, ...]:
-    return tuple(setting.shape) if isinstance(setting, Tensor) else ()
