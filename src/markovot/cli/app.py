@@ -9,6 +9,7 @@ from markovot.cli.info import info
 from markovot.cli.neighbours import neighbours
 from markovot.cli.plot import plot
 from markovot.cli.program import CONTEXT, Program, example
+from markovot.cli.report import report
 
 
 def _show_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
@@ -42,5 +43,5 @@ def app(context: click.Context) -> None:
         context.exit(2)
 
 
-for _command in (info, compare, distances, neighbours, classify, plot):
+for _command in (info, compare, distances, neighbours, classify, plot, report):
     app.add_command(_command)

@@ -60,7 +60,7 @@ def distances(
 
     loaded = load(data, reading)
     cost, cost_name = choose_cost(problem.cost, loaded.set.feature_kind)
-    settings = _settings(loaded, cost, cost_name, problem, debiased)
+    settings = _settings(loaded, cost, cost_name, problem, debiased) | {"source": data}
     checkpoint = output.with_name(output.name + ".checkpoint")
     if force:
         _discard(checkpoint)

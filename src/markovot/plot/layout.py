@@ -24,20 +24,27 @@ def side_by_side(
     num_x: int, bonds_x: IntArray, num_y: int, bonds_y: IntArray, mass: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Positions: X upright on the left, Y on the right, turned so that aligned states are level."""
-    place_x, place_y = layout(num_x, bonds_x), layout(num_y, bonds_y)
-    # The longer axis upright: lines to the right then cross the least of the drawing.
-    _, axes = np.linalg.eigh(place_x.T @ place_x)
-    axes = axes * np.where(axes.sum(0) < 0, -1.0, 1.0)
-    place_x = place_x @ axes
-    # Weighted orthogonal Procrustes: the rotation or reflection R that minimises sum_ij mass_ij |x_i - y_j
-    # R|^2.
-    left, _, right = np.linalg.svd(place_y.T @ mass.T @ place_x)
-    place_y = place_y @ (left @ right)
+    place_x, place_y = upright(layout(num_x, bonds_x)), layout(num_y, bonds_y)
+    place_y = place_y @ turn(place_x, place_y, mass)
     height = max(np.ptp(place_x[:, 1]), np.ptp(place_y[:, 1]))
     gap = max(3.0, 0.8 * height)
     place_x = place_x - [place_x[:, 0].max() + gap / 2, (place_x[:, 1].max() + place_x[:, 1].min()) / 2]
     place_y = place_y - [place_y[:, 0].min() - gap / 2, (place_y[:, 1].max() + place_y[:, 1].min()) / 2]
     return place_x, place_y
+
+
+def upright(place: FloatArray) -> FloatArray:
+    """The same drawing with its longer axis upright: lines to another beside it then cross the least of it."""
+    _, axes = np.linalg.eigh(place.T @ place)
+    turned: FloatArray = place @ (axes * np.where(axes.sum(0) < 0, -1.0, 1.0))
+    return turned
+
+
+def turn(place_x: FloatArray, place_y: FloatArray, mass: FloatArray) -> FloatArray:
+    """The rotation or reflection R that minimises sum_ij mass_ij |x_i - y_j R|^2: weighted orthogonal Procrustes."""
+    left, _, right = np.linalg.svd(place_y.T @ mass.T @ place_x)
+    best: FloatArray = left @ right
+    return best
 
 
 def layout(num_states: int, bonds: IntArray) -> FloatArray:
