@@ -48,6 +48,7 @@ ORDER = [
     ["horizons"],
     ["distances", "single", "debiasing"],
     ["matching"],
+    ["matching"],
     ["learning._checks"],
     ["learning.parameters", "learning.losses", "learning.history", "learning.checkpoint"],
     ["learning.training"],
