@@ -291,14 +291,6 @@ def test_default_tolerance_gives_useful_gradients() -> None:
         assert_same_gradient(found[name], expected[name], name, None, 1e-2)
 
 
-def test_second_order_request_is_refused() -> None:
-    inputs = random_problem(19).tensors()
-    inputs["D"].requires_grad_()
-    value = solve_tensors(inputs).value
-    with pytest.raises(NotImplementedError, match="second-order gradients"):
-        torch.autograd.grad(value, inputs["D"], create_graph=True)
-
-
 def test_single_precision_gradients_keep_their_type() -> None:
     problem = random_problem(20)
     leaves = {name: value.float().requires_grad_() for name, value in problem.tensors().items()}

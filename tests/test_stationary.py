@@ -11,6 +11,7 @@ from torch import Tensor
 
 from markovot import stationary
 from markovot.chains import MarkovChain
+from markovot.compressed import Compressed, pointers
 from markovot.stationary import stationary_distribution
 
 # torch says this once, whoever makes a CSR tensor first.
@@ -248,10 +249,23 @@ def test_a_padded_stack_has_the_laws_and_gradients_of_its_parts() -> None:
             torch.testing.assert_close(leaf.grad.to_dense(), twin.grad.to_dense(), rtol=1e-12, atol=1e-14)
 
 
-def test_second_order_is_refused() -> None:
-    rows = random_rows(3, 8).requires_grad_()
-    with pytest.raises(NotImplementedError, match="second-order"):
-        torch.autograd.grad(stationary_distribution(rows)[0], rows, create_graph=True)
+@pytest.mark.parametrize("layout", ["dense", "sparse"])
+def test_second_order_forward_mode_and_vmap(layout: str) -> None:
+    support = random_rows(4, 8) > 0.2
+    support |= torch.eye(4, dtype=torch.bool).roll(1, 1)
+    owner, column = support.nonzero(as_tuple=True)
+
+    def law(logits: Tensor) -> Tensor:
+        rows = logits.masked_fill(~support, -torch.inf).softmax(-1)
+        if layout == "dense":
+            return MarkovChain.from_transitions(rows).initial
+        return MarkovChain(Compressed(pointers(owner, (4,)), column, rows[support]), initial="stationary").initial
+
+    logits = random_rows(4, 9).log().requires_grad_()
+    assert torch.autograd.gradcheck(law, logits, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(law, logits, check_fwd_over_rev=True)
+    pair = torch.stack([logits.detach(), 2 * logits.detach()])
+    torch.testing.assert_close(torch.func.vmap(law)(pair)[1], law(pair[1]), rtol=1e-12, atol=1e-14)
 
 
 # --- errors

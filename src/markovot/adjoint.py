@@ -87,13 +87,16 @@ class Solved:
     bellman: Bellman
     fixed_point: FixedPoint
     outer: Coupled
-    inputs: Inputs
-    entries_x: Entries
-    entries_y: Entries
+    problem: "Problem"
     cost_to_go: Tensor  # (P, n, m), the middle of the enclosure of C*, zero at padding
     wanted: Tensor  # (P,), the error that the solver was to reach
     rtol: float
     _occupation: Tensor | None = field(default=None, init=False)
+
+    @property
+    def inputs(self) -> Inputs:
+        """The inputs of the problem."""
+        return self.problem.inputs
 
     @property
     def error_bound(self) -> Tensor:
@@ -103,20 +106,23 @@ class Solved:
     def occupation(self) -> Tensor:
         """L for v = pi_0, the unnormalised discounted occupation, (P, n, m)."""
         if self._occupation is None:
-            self._occupation = self._adjoint(self.outer.plan)
+            self._occupation = self.linear(self.outer.plan, transpose=True)
         return self._occupation
 
-    def _adjoint(self, v: Tensor) -> Tensor:
-        tolerance = max(ADJOINT_FLOOR, ADJOINT_SHARE * self.rtol) * v.abs().flatten(1).sum(1)
-        active = torch.ones(len(v), dtype=torch.bool, device=v.device)
+    def linear(self, rhs: Tensor, *, transpose: bool) -> Tensor:
+        """The x of `K x = rhs` or `K^T x = rhs`, (P, n, m), as accurately as derivatives deserve, or RuntimeError."""
+        moduli = rhs.abs().flatten(1)
+        size = moduli.sum(1) if transpose else moduli.amax(1)
+        tolerance = max(ADJOINT_FLOOR, ADJOINT_SHARE * self.rtol) * size
+        active = torch.ones(len(rhs), dtype=torch.bool, device=rhs.device)
         found = self.bellman.engine.solve(
-            v, self.inputs.discount, tolerance, active, transpose=True, max_iter=ADJOINT_STEPS
+            rhs, self.inputs.discount, tolerance, active, transpose=transpose, max_iter=ADJOINT_STEPS
         )
-        failed = ~(found.residual <= torch.maximum(10 * tolerance, ADJOINT_LIMIT * v.abs().flatten(1).sum(1)))
+        failed = ~(found.residual <= torch.maximum(10 * tolerance, ADJOINT_LIMIT * size))
         if bool(failed.any()):
             item = int(failed.nonzero()[0])
             raise RuntimeError(
-                f"the adjoint system of item {item} did not converge: its residual is "
+                f"the {'adjoint' if transpose else 'tangent'} system of item {item} did not converge: its residual is "
                 f"{float(found.residual[item]):.3g}, wanted {float(tolerance[item]):.3g}. Raise delta, or ask for less "
                 "with a larger rtol."
             )
@@ -128,20 +134,21 @@ class Solved:
         """Gradients in `Inputs`, in their order, of which only the needed ones are computed."""
         need = Needed(*needed)
         engine, given = self.bellman.engine, self.inputs
-        adjoint = self._pulled(grad_value, grad_cost_to_go) if need.adjoint else torch.zeros_like(given.ground)
+        adjoint = self.pulled(grad_value, grad_cost_to_go) if need.adjoint else torch.zeros_like(given.ground)
         seed = torch.zeros_like(given.discount) if grad_value is None else grad_value
         passed_on = (1 - given.discount)[:, None, None] * adjoint
         result: dict[str, Tensor | None] = dict.fromkeys(Inputs._fields)
         if need.ground:
             result["ground"] = given.discount[:, None, None] * adjoint
+        entries_x, entries_y = self.problem.entries
         if need.x:
-            result["x"] = centre_rows(engine.gradient_x(passed_on, self.entries_x.pattern), self.entries_x)
+            result["x"] = centre_rows(engine.gradient_x(passed_on, entries_x.pattern), entries_x)
         if need.y:
-            result["y"] = centre_rows(engine.gradient_y(passed_on, self.entries_y.pattern), self.entries_y)
+            result["y"] = centre_rows(engine.gradient_y(passed_on, entries_y.pattern), entries_y)
         if need.initial_x:
-            result["initial_x"] = seed[:, None] * centre_law(self.outer.f, self._real(2))
+            result["initial_x"] = seed[:, None] * centre_law(self.outer.f, self.real_states(0))
         if need.initial_y:
-            result["initial_y"] = seed[:, None] * centre_law(self.outer.g, self._real(1))
+            result["initial_y"] = seed[:, None] * centre_law(self.outer.g, self.real_states(1))
         if need.discount:
             result["discount"] = (adjoint * (given.ground - self.fixed_point.enclosure.local)).flatten(1).sum(1)
         if need.epsilon:
@@ -149,18 +156,19 @@ class Solved:
             result["epsilon"] = (passed_on * engine.kl()).flatten(1).sum(1) + own
         return tuple(result.values())
 
-    def _pulled(self, grad_value: Tensor | None, grad_cost_to_go: Tensor | None) -> Tensor:
+    def pulled(self, grad_value: Tensor | None, grad_cost_to_go: Tensor | None) -> Tensor:
         """L for the v of a loss; linear, so the part of the value is a multiple of the occupation."""
         total = torch.zeros_like(self.cost_to_go)
         if grad_value is not None:
             total = grad_value[:, None, None] * self.occupation()
         if grad_cost_to_go is not None:
-            total = total + self._adjoint(grad_cost_to_go)
+            total = total + self.linear(grad_cost_to_go, transpose=True)
         return total
 
-    def _real(self, axis: int) -> Tensor | None:
+    def real_states(self, side: int) -> Tensor | None:
+        """The real states of the chains X (side 0) or Y (side 1) of all items, bool (P, n) or (P, m); None: all."""
         mask = self.bellman.mask
-        return None if mask is None else mask.any(dim=axis)
+        return None if mask is None else mask.any(dim=2 - side)
 
 
 def centre_law(gradient: Tensor, real: Tensor | None) -> Tensor:
@@ -229,7 +237,7 @@ def _solve(bellman: Bellman, problem: Problem, solver: Solver, init: Solved | No
     gap = (1 - FIXED_POINT_SHARE) * wanted * (POLISH if polish else 1.0)
     warm = None if init is None else init.outer.g
     outer = solve_problems(inputs.initial_x, inputs.initial_y, centre, inputs.epsilon, gap, init=warm)
-    solved = Solved(bellman, found, outer, inputs, *problem.entries, cost_to_go=centre, wanted=wanted, rtol=solver.rtol)
+    solved = Solved(bellman, found, outer, problem, cost_to_go=centre, wanted=wanted, rtol=solver.rtol)
     for item, (bound, limit) in enumerate(zip(solved.error_bound.tolist(), wanted.tolist(), strict=True)):
         if found.status[item] is Status.CONVERGED and not bound <= limit:
             found.status[item] = Status.STALLED

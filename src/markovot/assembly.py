@@ -6,28 +6,74 @@ import torch
 from torch import Tensor
 
 from markovot import validate
+from markovot._transforms import outside, plain
 from markovot.adjoint import Entries
-from markovot.chains import MarkovChain
+from markovot.chains import MarkovChain, base
+from markovot.compressed import Compressed
 from markovot.transport.rows import Rows
+
+
+class Layout(NamedTuple):
+    """Which chains of a batch of P pairs meet, and where their rows may vary."""
+
+    pairs: tuple[Tensor, Tensor]  # int64 (P,) each: which chain of X and of Y an item takes
+    entries: tuple[Entries, Entries]  # where the rows may vary
+    mask: Tensor | None  # bool (P, n, m): pairs of real states; None: all
+
+    def repeated(self, size: int) -> "Layout":
+        """Of `size` copies of the batch one after another, each with chains of its own."""
+        pairs = tuple(
+            (len(entries.mask) * torch.arange(size, device=pair.device)[:, None] + pair).flatten()
+            for pair, entries in zip(self.pairs, self.entries, strict=True)
+        )
+        entries = tuple(_repeated_entries(each, size) for each in self.entries)
+        mask = None if self.mask is None else self.mask.repeat(size, 1, 1)
+        return Layout((pairs[0], pairs[1]), (entries[0], entries[1]), mask)
 
 
 class Pairing(NamedTuple):
     """The chains of a batch of P pairs: the fields of `adjoint.Problem` that are not differentiable."""
 
     rows: tuple[Rows, Rows]  # of the chains X, and of the chains Y
-    pairs: tuple[Tensor, Tensor]  # int64 (P,) each: which chain of X and of Y an item takes
-    entries: tuple[Entries, Entries]  # where the rows may vary
-    mask: Tensor | None  # bool (P, n, m): pairs of real states; None: all
+    pairs: tuple[Tensor, Tensor]
+    entries: tuple[Entries, Entries]
+    mask: Tensor | None
+
+
+def layout(x: MarkovChain, y: MarkovChain, batch: torch.Size) -> Layout:
+    """Lay out the chains for the items of a batch; numbers alone, also inside a transform."""
+    with outside():
+        pairs = _items(x.batch_shape, batch, x.device), _items(y.batch_shape, batch, x.device)
+        entries = _entries(x), _entries(y)
+        mask = None
+        if x.is_padded or y.is_padded:
+            mask = entries[0].mask[pairs[0]][:, :, None] & entries[1].mask[pairs[1]][:, None, :]
+        return Layout(pairs, entries, mask)
 
 
 def pairing(x: MarkovChain, y: MarkovChain, batch: torch.Size) -> Pairing:
-    """Lay out the chains for the items of a batch."""
-    pair_x, pair_y = _items(x.batch_shape, batch, x.device), _items(y.batch_shape, batch, x.device)
-    entries = _entries(x), _entries(y)
-    mask = None
-    if x.is_padded or y.is_padded:
-        mask = entries[0].mask[pair_x][:, :, None] & entries[1].mask[pair_y][:, None, :]
-    return Pairing((x.rows(), y.rows()), (pair_x, pair_y), entries, mask)
+    """The layout with the chains' rows."""
+    return Pairing((x.rows(), y.rows()), *layout(x, y, batch))
+
+
+def _repeated_entries(entries: Entries, size: int) -> Entries:
+    mask, pattern = entries.mask.repeat(size, 1), entries.pattern
+    if pattern is None:
+        return Entries(None, mask)
+    count, (batch, width) = len(pattern.indices), pattern.indptr.shape
+    start = count * torch.arange(size, device=mask.device)[:, None, None]
+    indptr = (start + pattern.indptr).view(size * batch, width)
+    return Entries(
+        Rows(pattern.sizes.repeat(size), indptr, pattern.indices.repeat(size), pattern.values.repeat(size)), mask
+    )
+
+
+def rows_of(parameter: Tensor, entries: Entries) -> Rows:
+    """The positive probabilities among the values of the entries, as `MarkovChain.rows` gives them."""
+    if entries.pattern is None:
+        return base.dense_rows(parameter, entries.mask.sum(1))
+    pattern = entries.pattern
+    return base.stored_rows(Compressed(pattern.indptr, pattern.indices, parameter), pattern.sizes)
 
 
 def _items(own: torch.Size, batch: torch.Size, device: torch.device) -> Tensor:
@@ -37,11 +83,12 @@ def _items(own: torch.Size, batch: torch.Size, device: torch.device) -> Tensor:
 
 def _entries(chain: MarkovChain) -> Entries:
     n = chain.num_states
-    mask = chain.mask.reshape(-1, n)
+    mask = plain(chain.mask).reshape(-1, n)
     if not chain.is_sparse:
         return Entries(None, mask)
-    ones = torch.ones_like(chain.values, dtype=torch.float64, requires_grad=False)
-    return Entries(Rows(chain.sizes.reshape(-1), chain.indptr.reshape(-1, n + 1), chain.indices, ones), mask)
+    sizes, indptr, indices = (plain(part) for part in (chain.sizes, chain.indptr, chain.indices))
+    ones = torch.ones(len(indices), dtype=torch.float64, device=chain.device)
+    return Entries(Rows(sizes.reshape(-1), indptr.reshape(-1, n + 1), indices, ones), mask)
 
 
 class Common(NamedTuple):

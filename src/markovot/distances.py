@@ -6,14 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from markovot import adjoint, couplings, horizons, validate
-from markovot._implicit import implicit
-from markovot.adjoint import Inputs, Problem, Solved
-from markovot.assembly import batch_shape, common_inputs, pairing
+from markovot import couplings, horizons, validate
+from markovot._transforms import is_wrapped, recording
+from markovot.adjoint import Inputs, Solved
+from markovot.assembly import batch_shape, common_inputs, layout
+from markovot.calls import DistanceCall, Outputs
 from markovot.chains import MarkovChain, as_chain
 from markovot.costs import resolve_cost
 from markovot.fixed_point import PolicyIteration, Solver, check_solver
-from markovot.solution import ChainSolution, statuses
+from markovot.solution import ChainSolution, Status, statuses
 
 
 def discounted_wl(
@@ -68,10 +69,12 @@ def discounted_wl(
 
     Note:
         Differentiable in the cost (and the features behind it), both transitions (dense: all entries, sparse: the
-        stored ones), both initial laws, delta and epsilon; first order. Gradients in laws and rows are centred. Where
-        an input requires a gradient, one more step is taken past the tolerance, since a gradient is as good as `C*`. At
-        epsilon = 0 gradients are elements of the super- or subdifferential (envelope theorem): those of the plans and
-        potentials that were found, which is the gradient wherever they are unique.
+        stored ones), both initial laws, delta and epsilon: `backward`, forward mode and second order (one and two more
+        solves, and potentials of all local problems once more), and `torch.func`'s grad, vmap, jvp, hessian. Gradients
+        in laws and rows are centred. Where a derivative may be wanted, one more step is taken past the tolerance,
+        since derivatives are as good as `C*`. At epsilon = 0 gradients are elements of the super- or subdifferential
+        (envelope theorem): those of the plans and potentials that were found, which is the gradient wherever they are
+        unique; second derivatives do not exist there. Not for a finite depth: `backward` only.
         Computed in float64 whatever the dtype; deterministic. Memory O(n m (dx + dy)), dx and dy the largest degrees,
         and on the CPU at most 128 MiB of plans that are kept rather than recomputed. A solution holds on to them.
 
@@ -98,39 +101,18 @@ def discounted_wl(
     batch = batch_shape(ground.shape[:-2], delta=delta.shape, epsilon=epsilon.shape)
     parameters = (parameter.expand(batch).reshape(-1) for parameter in (delta, epsilon))
     inputs = Inputs(*common_inputs(x, y, ground, batch), *parameters)
-    needs_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     _check_init(init, batch, x, y)
-    solved: Solved | None = None
-
-    def run(*tensors: Tensor) -> tuple[tuple[Tensor, Tensor], Any]:
-        nonlocal solved
-        solved = _solve(Inputs(*tensors), x, y, batch, solver, init, polish=needs_gradient)
-        return (solved.outer.value, solved.cost_to_go), solved.pullback
-
-    if needs_gradient:
-        value, cost_to_go = implicit(run, *inputs)
-    else:
-        (value, cost_to_go), _ = run(*(tensor.detach() for tensor in inputs))
-    assert solved is not None
-    solution = _package(solved, value, cost_to_go, batch, (x, y))
-    if throw:
-        solution.raise_unless_converged(solved.wanted.view(batch))
-    return solution
-
-
-def _solve(
-    inputs: Inputs,
-    x: MarkovChain,
-    y: MarkovChain,
-    batch: torch.Size,
-    solver: Solver,
-    init: ChainSolution | None,
-    *,
-    polish: bool,
-) -> Solved:
-    inputs = Inputs(*(tensor.contiguous() for tensor in inputs))
-    problem = Problem(inputs, *pairing(x, y, batch))
-    return adjoint.solve(problem, solver, init=None if init is None else init._details.solved, polish=polish)
+    derivatives = recording(*inputs)
+    start = None if init is None else init._details.solved
+    rows = None if is_wrapped(x.parameter) or is_wrapped(y.parameter) else (x.rows(), y.rows())
+    call = DistanceCall(layout(x, y, batch), rows, solver, start, polish=derivatives)
+    found = Outputs(*call(*inputs)) if derivatives else call.solve(*(tensor.detach() for tensor in inputs))
+    solved = call.solved
+    # Under vmap the outputs hide its axes; what is no tensor, and what errors say, has them before the batch.
+    whole = batch if call.fold is None else torch.Size((len(solved.wanted) // max(1, batch.numel()), *batch))
+    if throw and not all(status is Status.CONVERGED for status in solved.fixed_point.status):
+        _package(solved, Outputs.of(solved), whole, (x, y)).raise_unless_converged(solved.wanted.view(whole))
+    return _package(solved, found, batch, (x, y), shape=whole)
 
 
 def _refuse_init(init: Any) -> None:
@@ -151,20 +133,25 @@ def _check_init(init: Any, batch: torch.Size, x: MarkovChain, y: MarkovChain) ->
 
 
 def _package(
-    solved: Solved, value: Tensor, cost_to_go: Tensor, batch: torch.Size, chains: tuple[MarkovChain, MarkovChain]
+    solved: Solved,
+    found: Outputs,
+    batch: torch.Size,
+    chains: tuple[MarkovChain, MarkovChain],
+    *,
+    shape: torch.Size | None = None,
 ) -> ChainSolution:
-    n, m = cost_to_go.shape[1:]
+    """The solution of a batch; `shape` is that of the solved items where vmap hides a part of it."""
     dtype = chains[0].dtype
-    rounding = torch.finfo(dtype).eps * solved.outer.value.abs() if dtype != torch.float64 else 0.0
+    rounding = torch.finfo(dtype).eps * found.value.detach().abs() if dtype != torch.float64 else 0.0
     details = _Details(solved, batch, dtype, chains)
     return ChainSolution(
-        value=value.to(dtype).view(batch),
-        error_bound=(solved.error_bound + rounding).to(dtype).view(batch),
-        status=statuses(solved.fixed_point.status, batch),
-        num_iter=solved.fixed_point.num_iter.view(batch),
-        plan=details.shaped(solved.outer.plan),
-        potentials=(solved.outer.f.to(dtype).view(*batch, n), solved.outer.g.to(dtype).view(*batch, m)),
-        cost_to_go=cost_to_go.to(dtype).view(*batch, n, m),
+        value=found.value.to(dtype).view(batch),
+        error_bound=(found.error_bound + rounding).to(dtype).view(batch),
+        status=statuses(solved.fixed_point.status, batch if shape is None else shape),
+        num_iter=found.num_iter.view(batch),
+        plan=details.shaped(found.plan),
+        potentials=(details.shaped(found.f), details.shaped(found.g)),
+        cost_to_go=details.shaped(found.cost_to_go),
         _details=details,
     )
 
@@ -183,16 +170,26 @@ class _Details:
     def shaped(self, values: Tensor) -> Tensor:
         return values.to(self._dtype).view(*self._batch, *values.shape[1:])
 
+    def _refuse_hidden(self) -> None:
+        if len(self.solved.wanted) != math.prod(self._batch):
+            raise NotImplementedError(
+                "alignment, coupling: inside a transform such as torch.func.vmap they have no shape of their own. Give "
+                "discounted_wl a batch; or take the gradient of the value in the cost, which is the alignment."
+            )
+
     def alignment(self) -> Tensor:
+        self._refuse_hidden()
         delta = self.solved.inputs.discount[:, None, None]
         return self.shaped(delta * self.solved.occupation())
 
     def coupling(self, i: int, j: int) -> Tensor:
+        self._refuse_hidden()
         n, m = self.solved.outer.plan.shape[1:]
         couplings.check_pair(self._batch, (n, m), (i, j), instead="transition_coupling(item)")
         return couplings.of_states(self.solved.bellman.engine.couplings(0), (n, m), (i, j), self._dtype)
 
     def transition_coupling(self, item: int) -> Any:
+        self._refuse_hidden()
         couplings.check_item(item, math.prod(self._batch))
         n, m = self.solved.outer.plan.shape[1:]
         return couplings.of_chains(self.solved.bellman.engine.couplings(item), (n, m))

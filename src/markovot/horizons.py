@@ -10,6 +10,7 @@ from torch import Tensor
 
 from markovot import couplings, recursion, validate
 from markovot._implicit import implicit
+from markovot._transforms import recording
 from markovot.assembly import batch_shape, common_inputs, pairing
 from markovot.chains import MarkovChain, as_chain
 from markovot.costs import resolve_cost
@@ -288,7 +289,7 @@ def _distance(
         (torch.ones_like(epsilon) if tail is None else tail).expand(batch).reshape(-1),
         epsilon.expand(batch).reshape(-1),
     )
-    needs_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+    needs_gradient = recording(*inputs)
     solved: Solved | None = None
 
     def run(*tensors: Tensor) -> tuple[tuple[Tensor, Tensor], Any]:

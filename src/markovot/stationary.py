@@ -19,6 +19,7 @@ from torch import Tensor
 
 from markovot import compressed, validate
 from markovot._implicit import implicit
+from markovot._transforms import outside, plain
 from markovot.compressed import Compressed
 
 REDUCED = 400  # states; measured: up to here the n**3 / 3 of state reduction in NumPy cost at most 0.1 s
@@ -44,8 +45,9 @@ def stationary_distribution(transition: Any) -> Tensor:
             never left), since then the stationary law is not unique.
 
     Note:
-        Differentiable in `transition`, once; a sparse tensor receives the gradient on its stored entries. The
-        gradient is defined up to a constant in each row (rows sum to one); it is centred, so each row of it
+        Differentiable in `transition`, any number of times and under `torch.func` (by an n x n system instead); a
+        sparse tensor receives the gradient on its stored entries. The gradient is defined up to a constant in each
+        row (rows sum to one); it is centred, so each row of it
         sums to zero. Computed in float64 whatever the dtype. Up to 400 states: O(n^3) and relative error
         about 1e-14 in every entry. Beyond: one LU factorisation (sparse for sparse input, on the CPU), whose
         error grows with the time the chain takes to mix.
@@ -94,7 +96,15 @@ def of_dense(transition: Tensor, mask: Tensor | None = None) -> Tensor:
 
         return (laws.view(matrices.shape[:-1]).to(matrices.dtype),), pullback
 
-    return implicit(solve, transition)[0]
+    def native(matrices: Tensor) -> Tensor:
+        _examine_all(matrices, real)
+        pairs = real[:, :, None] & real[:, None, :]
+        step = (matrices - matrices.detach()).masked_fill(~pairs.view(transition.shape), 0.0)
+        mean = step.sum(-1, keepdim=True) / pairs.sum(-1, keepdim=True).clamp(min=1).view(*transition.shape[:-1], 1)
+        moved = matrices.detach() + (step - mean).masked_fill(~pairs.view(transition.shape), 0.0)
+        return _native_laws(moved, real.view(transition.shape[:-1]))
+
+    return implicit(solve, transition, native=native)[0]
 
 
 def of_compressed(rows: Compressed, mask: Tensor | None = None) -> Tensor:
@@ -122,7 +132,32 @@ def of_compressed(rows: Compressed, mask: Tensor | None = None) -> Tensor:
 
         return (laws.view(rows.rows_shape).to(values.dtype),), pullback
 
-    return implicit(solve, rows.values)[0]
+    def native(values: Tensor) -> Tensor:
+        centred = values.detach() + centre_stored(values - values.detach(), owner, len(real) * n)
+        dense = Compressed(rows.indptr, rows.indices, centred).to_dense()
+        _examine_all(dense, real)
+        return _native_laws(dense, real.view(rows.rows_shape))
+
+    return implicit(solve, rows.values, native=native)[0]
+
+
+def _examine_all(matrices: Tensor, real: Tensor) -> None:
+    """`_examine` whatever a transform hides, for its errors."""
+    given = plain(matrices)
+    with outside():
+        flat = given.reshape(-1, *given.shape[-2:]).double()
+        _examine(flat, plain(real).repeat(len(flat) // len(real), 1), given.shape[:-2])
+
+
+def _native_laws(transition: Tensor, real: Tensor) -> Tensor:
+    """Stationary laws by operations that torch differentiates in every mode: `pi (I - P + 1 u) = u`, u uniform.
+
+    If pi is unique the matrix is regular, and multiplying by the vector of ones gives `pi 1 = 1`, hence `pi P = pi`.
+    """
+    uniform = real / real.sum(-1, keepdim=True)
+    identity = torch.eye(real.shape[-1], dtype=torch.float64, device=real.device)
+    matrix = identity - transition.double() + real[..., :, None] * uniform[..., None, :].double()
+    return torch.linalg.solve(matrix.mT, uniform.double()).to(transition.dtype)
 
 
 def centre_stored(entries: Tensor, owner: Tensor, num_rows: int) -> Tensor:

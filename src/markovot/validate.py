@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from markovot._transforms import plain
+
 FLOATING = (torch.float32, torch.float64)
 # Rows and laws must sum to one within this: what normalising in the given precision leaves behind, with room
 # to spare.
@@ -94,8 +96,9 @@ def same_kind(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None
 
 def entries(name: str, tensor: Tensor) -> None:
     """Refuse negative and non-finite entries."""
+    tensor = plain(tensor)
     if not bool(((tensor >= 0) & (tensor < math.inf)).all()):
-        _raise_entry(name, tensor.detach())
+        _raise_entry(name, tensor)
 
 
 def _raise_entry(name: str, tensor: Tensor) -> None:
@@ -107,6 +110,7 @@ def _raise_entry(name: str, tensor: Tensor) -> None:
 
 def finite(name: str, tensor: Tensor) -> None:
     """Refuse non-finite entries."""
+    tensor = plain(tensor)
     if not bool(torch.isfinite(tensor).all()):
         index = first(~torch.isfinite(tensor))
         raise ValueError(f"{name}: entry {place(index)} is {tensor[index].item()}. Entries must be finite.")
@@ -121,7 +125,7 @@ def distributions(name: str, tensor: Tensor, *, noun: str = "row", repair: str =
         noun: what one row is called in the message.
         repair: what to do about a sum other than one.
     """
-    detached = tensor.detach()
+    detached = plain(tensor)
     sums = detached.sum(-1, dtype=torch.float64)
     tolerance = SUM_TOLERANCE[tensor.dtype]
     # amin and amax let NaN through, and a comparison with NaN is False: this one line also finds NaN and
@@ -149,7 +153,7 @@ def stored_rows(name: str, owner: Tensor, indices: Tensor, values: Tensor, sums:
         values: (nnz,) the entries.
         sums: (*batch, n) row sums, float64.
     """
-    detached = values.detach()
+    detached, sums = plain(values), plain(sums)
     tolerance = SUM_TOLERANCE[values.dtype]
     smallest = detached.amin() >= 0 if len(detached) else torch.ones((), dtype=torch.bool, device=values.device)
     if bool(smallest & ((sums - 1).abs().amax() <= tolerance)):
@@ -226,9 +230,10 @@ def _parameter(name: str, value: Any, dtype: torch.dtype, device: torch.device) 
 def discount(value: Any, *, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Check `delta`, which must lie in (0, 1], and return it as a tensor that keeps its gradient."""
     delta = _parameter("delta", value, dtype, device)
-    inside = (delta > 0) & (delta <= 1)
+    given = plain(delta)
+    inside = (given > 0) & (given <= 1)
     if not bool(inside.all()):
-        worst = delta.detach()[~inside].flatten()[0].item()
+        worst = given[~inside].flatten()[0].item()
         raise ValueError(
             f"delta: {worst:.12g} is outside (0, 1]. delta is the probability of stopping at each step: 1 "
             "compares only the initial states, small values look far ahead."
@@ -239,9 +244,9 @@ def discount(value: Any, *, dtype: torch.dtype, device: torch.device) -> Tensor:
 def regularisation(value: Any, *, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Check `epsilon`: finite and positive, or 0 for every item, and return it as a tensor that keeps its gradient."""
     epsilon = _parameter("epsilon", value, dtype, device)
-    if bool(((epsilon > 0) & (epsilon < math.inf)).all()):
+    detached = plain(epsilon)
+    if bool(((detached > 0) & (detached < math.inf)).all()):
         return epsilon
-    detached = epsilon.detach()
     wrong = ~((detached >= 0) & (detached < math.inf))
     if bool(wrong.any()):
         raise ValueError(

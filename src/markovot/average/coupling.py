@@ -10,6 +10,7 @@ from torch import Tensor
 
 from markovot import couplings, validate
 from markovot._implicit import implicit
+from markovot._transforms import recording
 from markovot.assembly import batch_shape, pairing
 from markovot.average import items
 from markovot.average.items import Inputs, Solved
@@ -195,7 +196,7 @@ def optimal_transition_coupling(
         y.parameter.double(),
         epsilon.expand(batch).reshape(-1),
     )
-    needs_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+    needs_gradient = recording(*inputs)
     solved: Solved | None = None
 
     def run(*tensors: Tensor) -> tuple[tuple[Tensor], Any]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from markovot import compressed, stationary, validate
+from markovot._transforms import is_wrapped
 from markovot.compressed import Compressed
 from markovot.transport.rows import Rows
 
@@ -152,24 +153,15 @@ class ChainBase:
     def _version(self) -> int:
         """Counts the writes into the chain's tensor; -1 where nothing may be kept."""
         parameter = self.parameter
+        if is_wrapped(parameter):
+            return -1
         return -1 if parameter.requires_grad or parameter.is_inference() else parameter._version
 
     def _make_rows(self) -> Rows:
-        n = self.num_states
-        sizes = self.sizes.reshape(-1)
-        shape = (len(sizes), n)
-        values = self.parameter.detach().double()
+        sizes, values = self.sizes.reshape(-1), self.parameter.detach().double()
         if isinstance(self._rows, Tensor):
-            flat = values.reshape(-1, n)
-            owner, indices = torch.nonzero(flat, as_tuple=True)
-            values = (flat / flat.sum(1, keepdim=True))[owner, indices]
-            return Rows(sizes, compressed.pointers(owner, shape), indices, values)
-        owner = self._rows.owner()
-        values = values / self._rows.row_sums(owner).reshape(-1)[owner]
-        if bool((values > 0).all()):
-            return Rows(sizes, self.indptr.reshape(-1, n + 1), self.indices, values)
-        keep = values > 0
-        return Rows(sizes, compressed.pointers(owner[keep], shape), self.indices[keep], values[keep])
+            return dense_rows(values, sizes)
+        return stored_rows(self._rows._replace(values=values), sizes)
 
     # --- conversions
     def _replace(self, rows: Tensor | Compressed, change: Callable[[Tensor], Tensor]) -> Self:
@@ -248,3 +240,23 @@ class ChainBase:
         if self.features is not None:
             parts.append(f"features {tuple(self.features.shape)}")
         return f"MarkovChain({', '.join([*parts, str(self.dtype).removeprefix('torch.'), str(self.device)])})"
+
+
+def dense_rows(transition: Tensor, sizes: Tensor) -> Rows:
+    """The positive probabilities of float64 matrices (*batch, n, n), each row made to sum to one."""
+    n = transition.shape[-1]
+    flat = transition.reshape(-1, n)
+    owner, indices = torch.nonzero(flat, as_tuple=True)
+    values = (flat / flat.sum(1, keepdim=True))[owner, indices]
+    return Rows(sizes, compressed.pointers(owner, (len(sizes), n)), indices, values)
+
+
+def stored_rows(stored: Compressed, sizes: Tensor) -> Rows:
+    """Likewise, of float64 matrices in compressed rows."""
+    shape = (len(sizes), stored.rows_shape[-1])
+    owner = stored.owner()
+    values = stored.values / stored.row_sums(owner).reshape(-1)[owner]
+    if bool((values > 0).all()):
+        return Rows(sizes, stored.indptr.reshape(-1, shape[1] + 1), stored.indices, values)
+    keep = values > 0
+    return Rows(sizes, compressed.pointers(owner[keep], shape), stored.indices[keep], values[keep])
