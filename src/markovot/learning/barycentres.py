@@ -88,7 +88,8 @@ def barycentre(
         seed: of the starts. Start r depends on the seed and r alone.
         solver: as in `discounted_wl`.
         training: how to train. The defaults are those of Brugere, Wan and Wang: Adam, 300 steps, learning rate 0.01;
-            delta and epsilon too are theirs.
+            delta and epsilon too are theirs. They stop short of the minimum: on rings and molecules, a learning rate of
+            0.03 ended 2 to 12 % lower in as many steps.
 
     Returns:
         A `Barycentre`. Its initial law is stationary if those of all chains are, else uniform.
@@ -100,7 +101,7 @@ def barycentre(
 
     Note:
         A start clusters the states of all chains by their features and by those that lie two steps ahead (k-means, from
-        seeded centres), and counts the steps from cluster to cluster; these probabilities are mixed half and half with
+        seeded centres), and counts the steps from cluster to cluster; these probabilities are mixed with a tenth of
         uniform ones, and given some noise. The objective is not convex: restarts differ, and none need be the best
         there is. Deterministic. A step solves `restarts * len(chains)` distances: 3 to 30 ms for eight graphs of 20
         states and four restarts on one core.
@@ -120,11 +121,10 @@ def barycentre(
         >>> found.chain.transition[order][:, order].round(decimals=1).tolist()
         [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     """
+    starts.check_setting(n_states, restarts, seed, training)
     given = chains_of(chains)
     targets = starts.targets_of(given, cost)
     shares = _shares(weights, len(given)).to(targets.chains.parameter)
-    for name, count in (("n_states", n_states), ("restarts", restarts)):
-        starts.check_count(name, count)
     module = starts.start(targets, shares, n_states, restarts=restarts, seed=seed)
     loss = DiscountedWLLoss(targets.cost, delta=delta, epsilon=epsilon, solver=solver, reduction="none")
     history = training.run(module, starts.ToTargets(loss, targets, shares))

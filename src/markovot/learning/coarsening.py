@@ -123,11 +123,10 @@ def coarsen(
         >>> sorted(found.groups.bincount().tolist())
         [2, 2, 2, 2]
     """
+    starts.check_setting(n_states, restarts, seed, training)
     given = as_chain(chain).detach()
     if given.batch_shape:
         raise ValueError(f"chain: a batch of shape {tuple(given.batch_shape)}. Coarsen its chains one by one.")
-    for name, count in (("n_states", n_states), ("restarts", restarts)):
-        starts.check_count(name, count)
     if n_states > given.num_states:
         raise ValueError(f"n_states: {n_states} is more than the chain has, {given.num_states}.")
     if steps_per_move is None:

@@ -106,11 +106,10 @@ def fit_distances(
         >>> [round(x, 2) for x in found.distances.tolist()]
         [0.3, 0.7]
     """
+    starts.check_setting(n_states, restarts, seed, training)
     given = chains_of(chains)
     stack = starts.targets_of(given, cost)
     wanted = _checked_targets(targets, len(given)).to(stack.chains.parameter)
-    for name, count in (("n_states", n_states), ("restarts", restarts)):
-        starts.check_count(name, count)
     weights = torch.full_like(wanted, 1 / len(given))
     module = starts.start(stack, weights, n_states, restarts=restarts, seed=seed)
     loss = DiscountedWLLoss(stack.cost, delta=delta, epsilon=epsilon, solver=solver, reduction="none")
@@ -226,6 +225,7 @@ def gradient_flow(
     starts.check_count("snapshots", snapshots)
     if snapshots < 2:
         raise ValueError("snapshots: 1 leaves no way to see. Take at least 2, the first and the last.")
+    starts.check_training(training)
     if training.checkpoint is not None:
         raise ValueError("training: its checkpoint would not keep the snapshots. Leave it out.")
     both = [as_chain(x).detach(), as_chain(y).detach()]

@@ -10,16 +10,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from markovot.chains import MarkovChain
-from markovot.costs import Cost
+from markovot.costs import Cost, ZeroOne
 from markovot.learning.losses import DiscountedWLLoss
+from markovot.learning.training import Training
 
 FloatArray = NDArray[np.float64]
 
 # States are clustered by their features, and by the mean features so many steps on.
 LOOK_AHEAD = 2
 LLOYD_STEPS = 25
-# The share of uniform probabilities in the rows at which a training starts: a softmax hardly moves where it is near 0.
-SMOOTHING = 0.5
+# The share of uniform probabilities in the rows at which a training starts. A softmax hardly moves where it is near 0;
+# but with 300 steps of 0.01 no logit moves by more than 3, and rows that start near uniform would end blurred.
+SMOOTHING = 0.1
 # Random parts of a start, in units of the spread of the features, and of logits: no two states are quite alike.
 JITTER, LOGIT_NOISE = 0.02, 0.1
 # How far the logits of labels start apart.
@@ -72,6 +74,11 @@ def targets_of(chains: Sequence[MarkovChain], cost: Cost) -> Targets:
             "features of the small chain are learned."
         )
     if features.is_floating_point():
+        if isinstance(cost, ZeroOne):
+            raise ValueError(
+                "cost: ZeroOne() has no gradient in features that are vectors. Use Euclidean(), or give the chains "
+                "labels, which are integers."
+            )
         if features.dim() == 2:
             stack = _with_features(stack, features.unsqueeze(-1))
         return Targets(stack, cost, None, initial)
@@ -148,6 +155,21 @@ def check_count(name: str, count: Any) -> None:
     """Refuse what is not a positive integer."""
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise ValueError(f"{name}: {count!r} is not a positive integer.")
+
+
+def check_setting(n_states: Any, restarts: Any, seed: Any, training: Any) -> None:
+    """Refuse what is no setting of a fit."""
+    for name, count in (("n_states", n_states), ("restarts", restarts)):
+        check_count(name, count)
+    if not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed: {seed!r} is not an integer from 0.")
+    check_training(training)
+
+
+def check_training(training: Any) -> None:
+    """Refuse what is not a `Training`."""
+    if not isinstance(training, Training):
+        raise TypeError(f"training: expected a Training, such as Training(steps=300), got {type(training).__name__}.")
 
 
 def start(targets: Targets, weights: Tensor, n_states: int, *, restarts: int, seed: int) -> SideBySide:

@@ -9,6 +9,8 @@ from markovot.plot.convergence import ErrorHistory, convergence, error_history
 from markovot.plot.dendrogram import dendrogram
 from markovot.plot.embedding import Positions, embedding, positions
 from markovot.plot.explanation import explanation
+from markovot.plot.flow import chain, strip
+from markovot.plot.history import history
 from markovot.plot.matrix import class_order, distance_matrix
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "ErrorHistory",
     "Positions",
     "alignment",
+    "chain",
     "class_order",
     "convergence",
     "dendrogram",
@@ -23,5 +26,7 @@ __all__ = [
     "embedding",
     "error_history",
     "explanation",
+    "history",
     "positions",
+    "strip",
 ]
