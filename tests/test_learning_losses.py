@@ -209,7 +209,7 @@ def test_starts_are_given_up_where_the_problem_changes() -> None:
     float_targets = [target.to(torch.float32) for target in TARGETS]
     reordered = [TARGETS[2], TARGETS[1], TARGETS[0]]  # of the same padded shape, but other sizes
     problems = [
-        (chain, TARGETS), (chain, TARGETS[1]), (other, TARGETS[1]), ([chain] * 3, TARGETS), (chain, reordered),
+        (chain, TARGETS), (chain, reordered), (chain, TARGETS[1]), (other, TARGETS[1]), ([chain] * 3, TARGETS),
         (chain.detach().to(torch.float32), float_targets), (chain, TARGETS),
     ]  # fmt: skip
     for x, y in problems:
@@ -343,17 +343,24 @@ def test_other_models_make_a_batch_of_dense_matrices() -> None:
 # --- how it fails
 def test_a_failed_solve_names_the_item_and_leaves_no_start() -> None:
     targets = [TARGETS[1], TARGETS[1], TARGETS[1]]
-    loss = make(solver=PolicyIteration(max_iter=2), delta=0.1, epsilon=0.001)
+    setting = {"delta": 0.1, "epsilon": 0.001}
+    loss = make(reduction="none", **setting)
     one_state = MarkovChain.from_transitions(torch.ones(1, 1, dtype=torch.float64), features=torch.zeros(1, 2).double())
     chain = model()()
+    problem = [chain, one_state, chain], targets
+    loss.solver = PolicyIteration(max_iter=2)
     with pytest.raises(SolveError, match="2 items \\(0, 2\\) did not converge: after 2 iterations") as caught:
-        loss([chain, one_state, chain], targets)
+        loss(*problem)
     assert caught.value.solution.value.shape == (3,)
-    assert loss.last is None
-    loss.solver = PolicyIteration()
-    cold = discounted_wl(chain, TARGETS[0], costs.SquaredEuclidean(), delta=0.1, epsilon=0.001)
-    loss(chain, TARGETS[0])
-    assert int(loss.last.num_iter) == int(cold.num_iter)
+    loss.solver = PolicyIteration(rtol=1e-9)
+    loss(*problem)
+    loss.solver = PolicyIteration(rtol=1e-12, max_iter=1)
+    with pytest.raises(SolveError, match="did not converge"):
+        loss([model(seed=1)(), one_state, chain], targets)
+    loss.solver = PolicyIteration(rtol=1e-9)
+    cold = discounted_wl(problem[0], problem[1], costs.SquaredEuclidean(), solver=loss.solver, **setting)
+    assert count_sweeps(loss, *problem) == int(cold.num_iter.sum())
+    assert count_sweeps(loss, *problem) < int(cold.num_iter.sum())
 
 
 @pytest.mark.parametrize("part", ["transition", "features", "initial law"])
