@@ -45,7 +45,7 @@ smaller, about a third). *Largest class* is what always guessing it would reach.
 TIMES = """
 Wall clock for one distance matrix, the mean over the settings tried, and per pair; for the WL kernel, the matrices of
 all depths together. ≥: at least so long, since the run was interrupted and resumed. Both distances run on all cores.
-These times are those of an experiment, on a machine that may have had other work; `benchmarks/datasets.py` measures.
+These times are those of an experiment, on a machine that may have had other work; `make bench` measures.
 The choice is that of markovot's settings, for all folds together.
 """
 

@@ -1,0 +1,109 @@
+"""The pictures of the page: time, memory and error along an axis, on logarithmic scales; and our own history."""
+
+from pathlib import Path
+from typing import Any
+
+from suite import cases
+from suite.cases import Group
+from suite.figures import Point, at_least
+from suite.store import Store
+
+COLOURS = {
+    cases.OURS: "#0b6e4f",
+    cases.OMD: "#d1495b",
+    cases.TIGHT: "#edae49",
+    cases.POT_LOOP: "#30638e",
+    cases.FGW: "#8d6a9f",
+    cases.PYOTC: "#d1495b",
+    cases.WWL: "#8c8c8c",
+    cases.GRAKEL: "#5c4d3c",
+}
+
+
+def pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def along(store: Store, group: Group, path: Path) -> bool:
+    """Write the picture of a group with an axis; False if there is nothing to draw."""
+    points = {package: [Point(store, group, case, package) for case in group.cases] for package in group.packages}
+    if not any(point.ok for some in points.values() for point in some):
+        return False
+    figure, axes = pyplot().subplots(1, 3, figsize=(11, 3.6), layout="constrained")
+    errors = False
+    for package, some in points.items():
+        colour = COLOURS[package]
+        style: dict[str, Any] = {"color": colour, "marker": "o", "ms": 4, "lw": 1.5}
+        measured = [point for point in some if point.ok]
+        xs = [float(point.case.x) for point in measured]
+        axes[0].plot(xs, [point.found["seconds"] for point in measured], label=package, **style)
+        back = [(x, point.found.get("backward")) for x, point in zip(xs, measured, strict=True)]
+        _line(axes[0], back, ls=":", mfc="white", **style)
+        for point in some:
+            if point.found and (least := at_least(point.found)):
+                axes[0].plot(float(point.case.x), least, marker="x", color=colour, ms=8, mew=2, ls="")
+        axes[1].plot(xs, [max(point.found["memory"], 1.0) for point in measured], **style)
+        errors |= _line(axes[2], [(x, point.error) for x, point in zip(xs, measured, strict=True)], **style)
+        bounds = [(x, point.certified) for x, point in zip(xs, measured, strict=True)]
+        _line(axes[2], bounds, ls="--", mfc="white", **style)
+    titles = ("seconds (dotted: backward; x: over the limit)", "peak memory, MiB", "relative error (dashed: certified)")
+    for ax, title in zip(axes, titles, strict=True):
+        ax.set(xscale="log", yscale="log", xlabel=group.axis)
+        ax.set_title(title, fontsize=9)
+        ax.grid(alpha=0.3, which="both", lw=0.5)
+        _ticks(ax, [float(case.x) for case in group.cases])
+        if group.axis in ("delta", "epsilon"):
+            ax.invert_xaxis()
+    if not errors:
+        axes[2].set_visible(False)
+    axes[0].legend(fontsize=8, frameon=False)
+    figure.suptitle(group.title, fontsize=11)
+    _save(figure, path)
+    return True
+
+
+def _line(ax: Any, points: list[tuple[float, float | None]], **style: Any) -> bool:
+    """Draw the points that have a value; whether there are any. Zero has no logarithm and is shown at 1e-16."""
+    some = [(x, max(y, 1e-16)) for x, y in points if y is not None]
+    if some:
+        ax.plot(*zip(*some, strict=True), **style)
+    return bool(some)
+
+
+def _ticks(ax: Any, values: list[float]) -> None:
+    from matplotlib.ticker import NullLocator
+
+    ax.set_xticks(values, [f"{value:g}" for value in values], fontsize=8)
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def history(entries: list[dict[str, Any]], path: Path) -> bool:
+    """Our own timings by commit, in the order in which they were made, each relative to its first."""
+    if not entries:
+        return False
+    figure, ax = pyplot().subplots(figsize=(9, 3.8), layout="constrained")
+    names = sorted({name for entry in entries for name in entry["median"]})
+    colours = pyplot().get_cmap("tab10")
+    for number, name in enumerate(names):
+        line = [(i, entry["median"][name]) for i, entry in enumerate(entries) if name in entry["median"]]
+        first = line[0][1]
+        label = f"{name}: {1e3 * first:.3g} to {1e3 * line[-1][1]:.3g} ms"
+        places, ratios = [i for i, _ in line], [each / first for _, each in line]
+        ax.plot(places, ratios, "o-", ms=4, color=colours(number % 10), label=label)
+    ax.set(yscale="log", ylabel="time, relative to the first", title="Our own timings, by commit")
+    ax.set_xticks(range(len(entries)), [entry["commit"] for entry in entries], rotation=60, fontsize=7)
+    ax.grid(alpha=0.3, which="both", lw=0.5)
+    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _save(figure, path)
+    return True
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    pyplot().close(figure)
