@@ -25,7 +25,7 @@ ORDER = [
     ["solution"],
     ["stationary"],
     ["chains", "chains.*"],
-    ["costs"],
+    ["costs", "costs.*"],
     ["interop._common"],
     ["interop._tables", "interop.frames", "interop.graphs", "interop.matrices", "interop.pyg", "interop.toytext"],
     ["interop.files", "interop.msm"],
@@ -169,7 +169,19 @@ def test_import_is_light():
     assert not heavy & {name.partition(".")[0] for name in extra}
 
 
-LIGHT = ["classification", "datasets", "explain", "groups", "interop", "kernels", "plot", "demo", "pairwise", "report"]
+LIGHT = [
+    "classification",
+    "datasets",
+    "explain",
+    "groups",
+    "interop",
+    "kernels",
+    "learning",
+    "plot",
+    "demo",
+    "pairwise",
+    "report",
+]
 
 
 @pytest.mark.parametrize("module", LIGHT)
