@@ -69,6 +69,14 @@ def test_every_name_on_an_api_page_exists(module: str) -> None:
         assert hasattr(found, name) or (module == "markovot" and importlib.import_module(f"markovot.{name}"))
 
 
+def test_modules_that_gather_names_from_elsewhere_show_them() -> None:
+    for page in (DOCS / "api").glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        for module, options in re.findall(r"^\.\. automodule:: (\S+)\n((?: +:.*\n)*)", text, re.MULTILINE):
+            gathers = hasattr(importlib.import_module(module), "__all__")
+            assert (":imported-members:" in options) == gathers, module
+
+
 def test_every_command_is_on_its_page() -> None:
     pytest.importorskip("click")
     pytest.importorskip("rich")
