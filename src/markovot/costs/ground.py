@@ -1,9 +1,4 @@
-"""Ground costs: how different a state of one chain is from a state of the other.
-
-A cost is a small callable object, `cost(fx, fy)`, of the features of two chains: (*batch, n, p) and (*batch,
-m, p) give (*batch, n, m); a vector (n,) counts as (n, 1). Costs are not normalised: their range sets the
-scale of `epsilon` and of the distance.
-"""
+"""Costs between states by their labels, numbers and vectors; and how a cost is applied to two chains."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -29,7 +24,7 @@ class Cost(ABC):
         """Cost (*batch, n, m) of each pair of states, from features (*batch, n, p) and (*batch, m, p)."""
 
 
-def _pair(fx: Tensor, fy: Tensor, *, floating: bool) -> tuple[Tensor, Tensor]:
+def pair_features(fx: Tensor, fy: Tensor, *, floating: bool) -> tuple[Tensor, Tensor]:
     """Check two sets of features and give both their last dimension."""
     fx, fy = (f[:, None] if f.dim() == 1 else f for f in (fx, fy))
     if fx.dim() < 2 or fy.dim() < 2 or fx.shape[-1] != fy.shape[-1]:
@@ -66,7 +61,7 @@ class ZeroOne(Cost):
 
     def __call__(self, fx: Tensor, fy: Tensor) -> Tensor:
         """The cost, in the features' dtype if they are floats, else the default one. Its gradient is zero."""
-        fx, fy = _pair(fx, fy, floating=False)
+        fx, fy = pair_features(fx, fy, floating=False)
         if fx.is_floating_point() != fy.is_floating_point():
             codes = fy if fx.is_floating_point() else fx
             if codes.numel() and int(codes.abs().max()) > _EXACT:
@@ -92,7 +87,7 @@ class Euclidean(Cost):
     def __call__(self, fx: Tensor, fy: Tensor) -> Tensor:
         """The cost; differentiable in the features."""
         # Never by matrix products: they lose half the digits between near features. Its gradient at 0 is 0.
-        return torch.cdist(*_pair(fx, fy, floating=True), compute_mode="donot_use_mm_for_euclid_dist")
+        return torch.cdist(*pair_features(fx, fy, floating=True), compute_mode="donot_use_mm_for_euclid_dist")
 
 
 @dataclass(frozen=True)
@@ -123,7 +118,7 @@ class AbsoluteDifference(Cost):
 
     def __call__(self, fx: Tensor, fy: Tensor) -> Tensor:
         """The cost; differentiable in the features."""
-        return torch.cdist(*_pair(fx, fy, floating=True), p=1.0)
+        return torch.cdist(*pair_features(fx, fy, floating=True), p=1.0)
 
 
 @dataclass(frozen=True, eq=False)
