@@ -17,7 +17,7 @@ STAMP := $(VENV)/.setup-stamp
 BENCH_STAMP := $(BENCH_VENV)/.setup-stamp
 export MPLBACKEND := Agg
 
-.PHONY: setup demo test lint types check bench bench-history classification clean
+.PHONY: setup demo test lint types check docs docs-quick bench bench-history classification clean
 .DEFAULT_GOAL := check
 # An environment is made once and kept, though only its stamp is a goal.
 .PRECIOUS: %/bin/python
@@ -55,6 +55,15 @@ types: $(STAMP)
 	$(PY) -m mypy
 
 check: test lint types
+
+# The site, in out/docs: the gallery's scripts run, and so does the Python on the pages. Warnings are errors.
+docs: $(STAMP)
+	$(PY) -m sphinx -W --keep-going -b html -d out/docs-work docs out/docs
+	$(PY) -m sphinx -W --keep-going -b doctest -D plot_gallery=0 -d out/docs-work docs out/docs-doctest
+
+# The pages alone, in a minute: scripts of the gallery that have not run yet are shown without their pictures.
+docs-quick: $(STAMP)
+	$(PY) -m sphinx -W --keep-going -b html -D plot_gallery=0 -d out/docs-work docs out/docs
 
 # The rivals pin and pull in a lot, so they have an environment of their own, beside markovot. One that cannot be
 # installed is named on the page, and the others are measured.
