@@ -28,7 +28,7 @@ ORDER = [
     ["costs", "costs.*"],
     ["interop._common"],
     ["interop._tables", "interop.frames", "interop.graphs", "interop.matrices", "interop.pyg", "interop.toytext"],
-    ["interop.files", "interop.msm"],
+    ["interop.files", "interop.msm", "interop.hmm"],
     ["interop"],
     ["linear"],
     ["transport.compiling", "transport.threads", "transport.forcing"],

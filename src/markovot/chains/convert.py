@@ -13,7 +13,8 @@ from markovot.chains.chain import MarkovChain
 # Objects that hold too many choices to be converted unasked, by the library that their class comes from.
 _ELSEWHERE = {
     "torch_geometric": "markovot.interop.from_pyg(data), or from_pyg_dataset(dataset) for many graphs",
-    "deeptime": "markovot.interop.from_deeptime(model)",
+    "deeptime": "markovot.interop.from_deeptime(model), or from_deeptime_hmm(model) for a hidden Markov model",
+    "hmmlearn": "markovot.interop.from_hmmlearn(model)",
     "gymnasium": "markovot.interop.from_gymnasium(environment, policy)",
     "pandas": "markovot.interop.from_frame(edges, nodes, directed=...)",
 }
