@@ -176,7 +176,7 @@ def _draw_steps(ax: "Axes", points: FloatArray, rows: FloatArray, threshold: flo
     steps = np.argwhere((rows >= threshold) & (rows > 0))
     for i, j in steps[np.argsort(rows[steps[:, 0], steps[:, 1]], kind="stable")]:
         chance = float(rows[i, j])
-        look: dict[str, Any] = {"linewidth": max(WIDEST * chance, 0.4), "alpha": 0.3 + 0.65 * chance}
+        look: dict[str, Any] = {"linewidth": max(WIDEST * chance, 0.5), "alpha": 0.45 + 0.5 * chance}
         if i == j:
             _draw_ring(ax, points[i], size, look)
             continue
