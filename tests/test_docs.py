@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS, EXAMPLES = ROOT / "docs", ROOT / "examples"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if not {"_ext", "_static", "gallery"} & {*path.parts})
 SCRIPTS = sorted(EXAMPLES.glob("plot_*.py"))
+# A source distribution has the tests without the pages.
+pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="the documentation is not here")
 # Modules from which users import; `markovot` has what they share.
 PUBLIC = (
     "markovot",
@@ -42,6 +45,7 @@ def public_names(module: str) -> set[str]:
     }
 
 
+@cache
 def documented() -> dict[str, set[str]]:
     """The names on the API pages, by module."""
     found: dict[str, set[str]] = {module: set() for module in PUBLIC}
