@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from markovot import couplings, horizons, validate
+from markovot._eager import eagerly
 from markovot._transforms import is_wrapped, recording
 from markovot.adjoint import Inputs, Solved
 from markovot.assembly import batch_shape, common_inputs, layout
@@ -17,6 +18,7 @@ from markovot.fixed_point import PolicyIteration, Solver, check_solver
 from markovot.solution import ChainSolution, Status, statuses
 
 
+@eagerly
 def discounted_wl(
     x: Any,
     y: Any,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from markovot import couplings, recursion, validate
+from markovot._eager import eagerly
 from markovot._implicit import implicit
 from markovot._transforms import recording
 from markovot.assembly import batch_shape, common_inputs, pairing
@@ -70,6 +71,7 @@ class HorizonSolution(ChainSolution):
         return self._details.transition_coupling(item, step)
 
 
+@eagerly
 def wl(
     x: Any,
     y: Any,
@@ -134,6 +136,7 @@ def wl(
     return _distance((x, y), ground, (hazards, None, epsilon), batch, solver, throw=throw)
 
 
+@eagerly
 def horizon_wl(
     x: Any,
     y: Any,

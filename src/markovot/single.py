@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from markovot import validate
+from markovot._eager import eagerly
 from markovot._implicit import Pullback, implicit
 from markovot.adjoint import centre_law
 from markovot.bellman import cost_range, tolerance
@@ -15,6 +16,7 @@ from markovot.solution import Solution, Status, statuses
 from markovot.transport.single import Coupled, solve_problems
 
 
+@eagerly
 def transport_cost(
     a: Any, b: Any, cost: Any, *, epsilon: float | Tensor, rtol: float = 1e-4, throw: bool = True
 ) -> Solution:

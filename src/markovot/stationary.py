@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from markovot import compressed, validate
+from markovot._eager import eagerly
 from markovot._implicit import implicit
 from markovot._transforms import outside, plain
 from markovot.compressed import Compressed
@@ -26,6 +27,7 @@ REDUCED = 400  # states; measured: up to here the n**3 / 3 of state reduction in
 _CHUNK = 2**22  # entries of dense working memory at a time, 32 MiB
 
 
+@eagerly
 def stationary_distribution(transition: Any) -> Tensor:
     r"""The law that one step of the chain leaves as it is.
 

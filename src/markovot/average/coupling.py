@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from markovot import couplings, validate
+from markovot._eager import eagerly
 from markovot._implicit import implicit
 from markovot._transforms import recording
 from markovot.assembly import batch_shape, pairing
@@ -115,6 +116,7 @@ class TransitionCouplingSolution:
         return self._details.transition_coupling(item)
 
 
+@eagerly
 def optimal_transition_coupling(
     x: Any,
     y: Any,

@@ -182,8 +182,6 @@ def detached(solution: ChainSolution) -> ChainSolution:
     """The same solution without any autograd graph."""
     details = copy.copy(solution._details)
     details.chains = tuple(chain.detach() for chain in details.chains)
-    # Autograd makes the solver's own tensor its output, which ties the solver to the graph, and to itself in a circle.
-    details.solved.cost_to_go = details.solved.cost_to_go.detach()
     return replace(solution, value=solution.value.detach(), cost_to_go=solution.cost_to_go.detach(), _details=details)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from markovot import validate
+from markovot._eager import eagerly
 from markovot.bellman import cost_range
 from markovot.bellman import tolerance as tolerance_of
 from markovot.chains import MarkovChain
@@ -54,6 +55,7 @@ class BisimulationSolution:
         return self.status is Status.CONVERGED
 
 
+@eagerly
 def bisimulation(
     mdp: Any,
     other: Any = None,

@@ -60,9 +60,10 @@ class CompiledEngine(KernelEngine):
         return Batch(items, side, _NO_COLUMNS, lanes, state)
 
     def _transposable(self) -> Batch:
-        """The batch with the columns of the first chains, which only products with P^T need."""
+        """The batch with both chains' columns, which only products with P^T need."""
         if self._batch.columns is _NO_COLUMNS:
-            self._batch = self._batch._replace(columns=Columns(*layout.column_arrays(self._rows)))
+            targets = layout.target_arrays(self._lane_rows, self._order, self._column_stride)
+            self._batch = self._batch._replace(columns=Columns(*layout.column_arrays(self._rows), *targets))
         return self._batch
 
     # --- warm starts
@@ -105,9 +106,7 @@ class CompiledEngine(KernelEngine):
         out = np.zeros(begin[-1])
         source = weights.reshape(-1).numpy()
         self._run(
-            lambda tasks: kernels_gradient.row_potentials(
-                tasks, self._batch, self._cost, source, view, begin[:-1], out
-            )
+            lambda tasks: kernels_gradient.row_potentials(tasks, self._batch, self._cost, source, view, begin[:-1], out)
         )
         entry = np.arange(begin[-1]) - np.repeat(begin[:-1] - view.indptr[x, 0], counts)
         return collect(entry, out, wanted, full=pattern is None)
@@ -142,4 +141,5 @@ class CompiledEngine(KernelEngine):
         return torch.from_numpy(i * self._m + j), torch.from_numpy(k * self._m + l), torch.from_numpy(mass)
 
 
-_NO_COLUMNS = Columns(np.zeros((1, 1), np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64))
+_EMPTY = np.zeros(0, np.int64)
+_NO_COLUMNS = Columns(np.zeros((1, 1), np.int64), *(_EMPTY,) * 7, np.zeros(0), np.zeros(0, np.bool_))

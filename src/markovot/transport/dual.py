@@ -73,7 +73,7 @@ def make_group(rows, width):
 
 
 @helper
-def _evaluate(w, rows, width, eps, plan, start, newton):
+def _evaluate(w, rows, width, eps, plan, place, newton):
     """S at the trial potentials; writes f, the plan, its column sums and (lower triangle) the Hessian times -eps."""
     inverse = splat(1.0) / eps
     value = splat(0.0)
@@ -94,7 +94,7 @@ def _evaluate(w, rows, width, eps, plan, start, newton):
         for l in range(width):
             z = load(w.trial, l * LANES) - load(w.cost, (k * width + l) * LANES)
             e = load(w.b, l * LANES) * exp((z - top) * inverse)
-            store(plan, start + (k * width + l) * LANES, e)
+            store(plan, place[0] + (k * place[1] + l) * LANES, e)
             total = total + e
         a = load(w.a, k * LANES)
         f = splat(0.0) - top - eps * log(total)
@@ -104,19 +104,19 @@ def _evaluate(w, rows, width, eps, plan, start, newton):
         mean = splat(0.0)
         for l in range(width):
             z = load(w.trial, l * LANES) - load(w.cost, (k * width + l) * LANES) - top
-            mean = mean + load(plan, start + (k * width + l) * LANES) * z
+            mean = mean + load(plan, place[0] + (k * place[1] + l) * LANES) * z
         mean = mean * share
         for l in range(width):
             z = load(w.trial, l * LANES) - load(w.cost, (k * width + l) * LANES) - top
-            ratio = load(plan, start + (k * width + l) * LANES) * share
+            ratio = load(plan, place[0] + (k * place[1] + l) * LANES) * share
             p = ratio * a
             store(w.drift, l * LANES, load(w.drift, l * LANES) + p * (z - mean))
-            store(plan, start + (k * width + l) * LANES, p)
+            store(plan, place[0] + (k * place[1] + l) * LANES, p)
             store(w.columns, l * LANES, load(w.columns, l * LANES) + p)
             if newton:
                 for h in range(1, l + 1):
                     position = (l * width + h) * LANES
-                    p_h = load(plan, start + (k * width + h) * LANES)
+                    p_h = load(plan, place[0] + (k * place[1] + h) * LANES)
                     store(w.hessian, position, load(w.hessian, position) - ratio * p_h)
     for l in range(width):
         value = value + load(w.b, l * LANES) * load(w.trial, l * LANES)
@@ -234,12 +234,13 @@ def _is_narrow(w, width):
 
 
 @helper
-def solve_group(w, rows, width, target, gap, warmth, plan, start):
+def solve_group(w, rows, width, target, gap, warmth, plan, place):
     """Solve the eight problems of the group `w` to `upper - lower <= gap`.
 
     `w.g` holds the first potentials; `target` (epsilon), `gap` and `warmth` are vecs. `warmth` says how far the
     potentials may be from good ones, in units of the cost: infinite for a cold start. On return `w.g`, `w.f` and the
-    plan at `plan[start:]` belong together. Returns lower and upper values, and the number of evaluations.
+    plan belong together, whose entry (k, l) stands `k place[1] + l` lanes after `plan[place[0]]`. Returns lower and
+    upper values, and the number of evaluations.
     """
     spread, size, eps = _start(w, rows, width, target, warmth)
     limit = spread + eps
@@ -264,7 +265,7 @@ def solve_group(w, rows, width, target, gap, warmth, plan, start):
     rate, stage_error, damping = COOLING, STAGE_ERROR, 0.0
     last_error = splat(np.inf)
     while True:
-        value = _evaluate(w, rows, width, eps, plan, start, hessian)
+        value = _evaluate(w, rows, width, eps, plan, place, hessian)
         count += 1
         error = _marginal_error(w, width)
         better = value >= base_value + 1e-4 * length * slope - fuzz
@@ -329,7 +330,7 @@ def solve_group(w, rows, width, target, gap, warmth, plan, start):
     if anywhere(done < 0.5):
         for l in range(width):
             store(w.trial, l * LANES, load(w.g, l * LANES))
-        value = _evaluate(w, rows, width, target, plan, start, hessian)
+        value = _evaluate(w, rows, width, target, plan, place, hessian)
         bound = 0.5 * _marginal_error(w, width) * (spread + _oscillation(w.g, width))
     allowance = size * ROUND_OFF
     return value - allowance, value + bound + allowance, count

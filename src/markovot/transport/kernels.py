@@ -13,12 +13,14 @@ import numpy as np
 
 from markovot.transport.compiling import allocating_helper, helper, kernel
 from markovot.transport.dual import make_group, solve_group
-from markovot.transport.simd import LANES, exp, gather, load, scatter_add, splat, store
+from markovot.transport.simd import LANES, exp, gather, lane_sum, load, scatter_add, splat, store
 
 # Rows of the first chains: for each chain n+1 pointers, then indices and weights.
 Side = namedtuple("Side", "indptr index weight")
-# The same read by columns: entry e of column k stands in row `row[e]`, at position `position[e]` of that row.
-Columns = namedtuple("Columns", "indptr row position")
+# The same read by columns: entry e of column k stands in row `row[e]`, at position `position[e]` of that row. And the
+# rows of the second chains read by columns, in groups of eight states, see `layout.target_arrays`, and whether they
+# are full: then all lanes of a slot stand for one state.
+Columns = namedtuple("Columns", "indptr row position states width start slot source mask full")
 # Groups of eight states of the second chains; see `layout.py`.
 Lanes = namedtuple("Lanes", "groups states count mask width start before total index weight")
 # For each item: the chains it couples and how many states the first has, where its data begin, epsilon, and how its
@@ -29,7 +31,9 @@ Items = namedtuple("Items", "x y rows f_start g_start plan_start size stride eps
 State = namedtuple("State", "f g plan")
 Batch = namedtuple("Batch", "items side columns lanes state")
 # Where the data of one row and group begin: first stored entry, degree, group, width, first lane entry, f, g, plan.
-Block = namedtuple("Block", "first degree group width entry f g plan")
+# The plans of a row stand together, over all groups: entry (k, l) is `k stride + l` lanes after `plan`, so its place is
+# the sum of what (row, k) and what (group, l) say.
+Block = namedtuple("Block", "first degree group width entry f g plan stride")
 
 RECOMPUTED, STORED, INDEPENDENT = 0, 1, 2  # how an item's plans come about
 
@@ -52,8 +56,8 @@ def block_of(batch, p, i, q):
     group = lanes.groups[y] + q
     f = items.f_start[p] + LANES * (num_groups(batch, p) * before_rows + degree * q)
     g = items.g_start[p] + LANES * (i * lanes.total[y] + lanes.before[group])
-    plan = items.plan_start[p] + LANES * (before_rows * lanes.total[y] + degree * lanes.before[group])
-    return Block(first, degree, group, lanes.width[group], lanes.start[group], f, g, plan)
+    plan = items.plan_start[p] + LANES * (before_rows * lanes.total[y] + lanes.before[group])
+    return Block(first, degree, group, lanes.width[group], lanes.start[group], f, g, plan, lanes.total[y])
 
 
 @allocating_helper
@@ -75,11 +79,11 @@ def sweep_rows(batch, p, rows, cost, gap, warmth, bounds, scratch):
         for q in range(num_groups(batch, p)):
             block = block_of(batch, p, i, q)
             _collect(batch, block, cost, base, w)
-            plan, start = spare, 0
+            plan, place = spare, (np.int64(0), block.width)
             if items.mode[p] == STORED:
-                plan, start = state.plan, block.plan
+                plan, place = state.plan, (block.plan, block.stride)
             low, high, count = solve_group(
-                w, block.degree, block.width, splat(items.epsilon[p]), splat(gap), splat(warmth), plan, start
+                w, block.degree, block.width, splat(items.epsilon[p]), splat(gap), splat(warmth), plan, place
             )
             evaluations += count
             for k in range(block.degree):
@@ -133,7 +137,7 @@ def plan_entry(batch, block, cost, p, k, l):
     """Lanes of the plan at position k of the row and l of the group."""
     mode = batch.items.mode[p]
     if mode == STORED:
-        return load(batch.state.plan, block.plan + (k * block.width + l) * LANES)
+        return load(batch.state.plan, block.plan + (k * block.stride + l) * LANES)
     weight = load(batch.lanes.weight, block.entry + l * LANES) * batch.side.weight[block.first + k]
     if mode == RECOMPUTED:
         weight = weight * exp(_score(batch, block, cost, p, k, l) / batch.items.epsilon[p])
@@ -155,8 +159,40 @@ def apply_row(batch, p, i, cost, v, base, out, scratch):
 
 
 @helper
-def apply_column(batch, p, k, cost, v, base, out):
+def apply_column(batch, p, k, cost, v, base, out, scratch):
     """Row k of P^T v for item p: it collects from every plan that has a row over state k of the first chain."""
+    if batch.items.mode[p] == STORED and not batch.columns.full[batch.items.y[p]]:
+        _collect_column(batch, p, k, v, base, out, scratch)
+    else:
+        _scatter_column(batch, p, k, cost, v, base, out)
+
+
+@helper
+def _collect_column(batch, p, k, v, base, out, scratch):
+    """From stored plans, eight states at a time: adding to them one by one would take several times as long."""
+    items, columns, lanes = batch.items, batch.columns, batch.lanes
+    x, y = items.x[p], items.y[p]
+    origin = batch.side.indptr[x, 0]
+    for group in range(lanes.groups[y], lanes.groups[y + 1]):
+        first, width = columns.start[group], columns.width[group]
+        total = splat(0.0)
+        for e in range(columns.indptr[x, k], columns.indptr[x, k + 1]):
+            i = columns.row[e]
+            entry = batch.side.indptr[x, i] - origin + columns.position[e]
+            plan = items.plan_start[p] + LANES * entry * lanes.total[y]
+            row = base + i * items.stride
+            for l in range(width):
+                here = first + l * LANES
+                mass = gather(batch.state.plan, plan, columns.slot, here) * load(columns.mask, here)
+                total = total + mass * gather(v, row, columns.source, here)
+        store(scratch, 0, total)
+        for t in range(lanes.count[group]):
+            out[base + k * items.stride + columns.states[group * LANES + t]] = scratch[t]
+
+
+@helper
+def _scatter_column(batch, p, k, cost, v, base, out):
+    """From plans that are made on the way, or whose lanes all arrive at one state, since rows are full."""
     items, columns, lanes = batch.items, batch.columns, batch.lanes
     x, y = items.x[p], items.y[p]
     row = base + k * items.stride
@@ -168,8 +204,11 @@ def apply_column(batch, p, k, cost, v, base, out):
             block = block_of(batch, p, i, q)
             factor = taken(v, base + i * items.stride, lanes, block.group)
             for l in range(block.width):
-                mass = plan_entry(batch, block, cost, p, position, l)
-                scatter_add(out, row, lanes.index, block.entry + l * LANES, mass * factor)
+                mass = plan_entry(batch, block, cost, p, position, l) * factor
+                if columns.full[y]:
+                    out[row + lanes.index[block.entry + l * LANES]] += lane_sum(mass)
+                else:
+                    scatter_add(out, row, lanes.index, block.entry + l * LANES, mass)
 
 
 @kernel
@@ -197,10 +236,11 @@ def apply(tasks, batch, cost, v, out):
 @kernel
 def apply_transpose(tasks, batch, cost, v, out):
     """P^T v."""
+    scratch = np.empty(LANES)
     for t in range(tasks.shape[0]):
         p = tasks[t, 0]
         for k in range(tasks[t, 1], tasks[t, 2]):
-            apply_column(batch, p, k, cost, v, p * batch.items.size, out)
+            apply_column(batch, p, k, cost, v, p * batch.items.size, out, scratch)
 
 
 @kernel

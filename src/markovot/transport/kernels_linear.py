@@ -16,7 +16,7 @@ def _times(batch, p, discount, transpose, cost, v, out, scratch):
     """K v or K^T v for item p; v and out hold this item alone."""
     for i in range(batch.items.rows[p]):
         if transpose:
-            apply_column(batch, p, i, cost, v, 0, out)
+            apply_column(batch, p, i, cost, v, 0, out, scratch)
         else:
             apply_row(batch, p, i, cost, v, 0, out, scratch)
     for e in range(v.size):

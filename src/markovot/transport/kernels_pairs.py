@@ -75,7 +75,11 @@ def _make_frame(extent):
         np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64),
         np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64),
         np.zeros(1), np.zeros(1), np.zeros(1), np.zeros(1), np.zeros(1),
-        Columns(np.zeros((1, 1), np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64)),
+        Columns(
+            np.zeros((1, 1), np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64),
+            np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0),
+            np.zeros(0, np.bool_),
+        ),
         np.empty(size), (np.empty(size), np.empty(size), np.empty(size), np.empty(size)), (np.zeros(1), np.zeros(1)),
         State(np.empty(extent.f), np.empty(extent.g), np.empty(extent.plan)),
     )  # fmt: skip
@@ -202,7 +206,7 @@ def solve_pairs(pairs, xs, ys, table, setting, control, answer):
             _put_outer(group, lane, centres[min(lane, count - 1)], law, strides, height, width, lists)
             gaps[lane] = setting.rest * answer.wanted[q] if np.isfinite(answer.wanted[q]) else 1.0
         low, high, _ = solve_group(
-            group, height, width, splat(setting.epsilon), load(gaps, 0), splat(np.inf), plan, np.int64(0)
+            group, height, width, splat(setting.epsilon), load(gaps, 0), splat(np.inf), plan, (np.int64(0), width)
         )
         store(lows, 0, low)
         store(highs, 0, high)

@@ -57,7 +57,7 @@ def solve_problems(tasks, problems, wanted, g, lower, upper, count):
                 w.b[l * LANES + lane] = b[q, columns[lane, l]] if inside else 0.0
                 w.g[l * LANES + lane] = g[q, columns[lane, l]] - origin if inside else 0.0
         low, high, evaluations = solve_group(
-            w, height, width, load(targets, 0), load(gaps, 0), splat(np.inf), plan, np.int64(0)
+            w, height, width, load(targets, 0), load(gaps, 0), splat(np.inf), plan, (np.int64(0), width)
         )
         store(gaps, 0, low)
         store(targets, 0, high)

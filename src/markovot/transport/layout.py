@@ -99,3 +99,51 @@ def lane_arrays(rows: Rows, order: tuple[Any, Any], column_stride: int) -> tuple
         np.where(inside, rows.values.numpy()[entry], 0.0),
     )
     return fields, np.where(real, entry, -1)
+
+
+@_once
+def target_arrays(rows: Rows, order: tuple[Any, Any], column_stride: int) -> tuple[Any, ...]:
+    """Rows read by columns, in lanes: the fields of `kernels.Columns` from `states` on.
+
+    States of each chain are sorted by falling number of entries that arrive, in groups of eight that are padded to the
+    largest. An arrival says where its entry stands in the lanes of `lane_arrays` (`slot`, from where a chain's begin),
+    from which state it comes, and whether it is one (`mask`).
+    """
+    groups, _ = order
+    (_, _, _, _, width, start, before, _, _, _), entries = lane_arrays(rows, order, column_stride)
+    n = rows.num_states
+    chain, row = (owner.numpy() for owner in rows.owners())
+    slots = np.flatnonzero(entries >= 0)
+    group = np.repeat(np.arange(width.size), width * LANES)[slots]
+    slot = np.empty(chain.size, dtype=np.int64)
+    slot[entries[slots]] = LANES * before[group] + slots - start[group]
+
+    target = chain * n + rows.indices.numpy()
+    counts = np.bincount(target, minlength=len(rows.sizes) * n).reshape(-1, n)
+    arriving = np.argsort(target, kind="stable")
+    pointers = np.concatenate(([0], np.cumsum(counts)))
+    states = np.zeros(groups[-1] * LANES, dtype=np.int64)
+    degree = np.zeros(groups[-1] * LANES, dtype=np.int64)
+    first = np.zeros(groups[-1] * LANES, dtype=np.int64)
+    for b, size in enumerate(rows.sizes.tolist()):
+        part = slice(groups[b] * LANES, groups[b] * LANES + size)
+        states[part] = np.argsort(-counts[b, :size], kind="stable")
+        degree[part] = counts[b, states[part]]
+        first[part] = pointers[b * n + states[part]]
+    wide = degree.reshape(-1, LANES).max(axis=1)
+    begin = np.concatenate(([0], np.cumsum(wide * LANES)))
+    place = np.arange(begin[-1])
+    group = np.repeat(np.arange(wide.size), wide * LANES)
+    owner = group * LANES + place % LANES
+    position = (place - begin[group]) // LANES
+    inside = position < degree[owner]
+    entry = arriving[np.where(inside, first[owner] + position, 0)]
+    return (
+        states * column_stride,
+        wide,
+        begin[:-1],
+        np.where(inside, slot[entry], 0),
+        np.where(inside, row[entry], 0) * column_stride,
+        inside.astype(np.float64),
+        counts.sum(axis=1) == rows.sizes.numpy() ** 2,
+    )
