@@ -11,7 +11,7 @@ from torch import Tensor
 
 from markovot import costs
 from markovot.chains import MarkovChain
-from markovot.costs import resolve_cost
+from markovot.costs import ground, resolve_cost
 
 COSTS = [costs.Euclidean(), costs.SquaredEuclidean(), costs.AbsoluteDifference()]
 
@@ -210,3 +210,18 @@ def test_chains_that_do_not_fit_together() -> None:
 def test_costs_compare_and_print() -> None:
     assert costs.Euclidean() == costs.Euclidean() != costs.ZeroOne()
     assert repr(costs.AbsoluteDifference()) == "AbsoluteDifference()"
+
+
+@pytest.mark.parametrize("cost", COSTS)
+def test_large_and_small_costs_agree(cost: costs.Cost, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(4)
+    fx, fy = (torch.randn(2, size, 3, dtype=torch.float64, generator=generator) for size in (4, 5))
+    fy[:, 0] = fx[:, 1]  # where they coincide, gradients are zero on both ways
+    found = []
+    for largest in (1 << 20, 0):
+        monkeypatch.setattr(ground, "_DIFFERENCES", largest)
+        leaf = fx.clone().requires_grad_()
+        value = cost(leaf, fy)
+        value.square().sum().backward()
+        found.append((value.detach(), leaf.grad))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-14)

@@ -291,3 +291,19 @@ def test_chained_starts_keep_nothing_alive() -> None:
         found = markovot.discounted_wl(problem["A"], problem["B"], cost, delta=0.3, epsilon=0.1, init=found)
     gc.collect()
     assert sum(type(thing) is Solved for thing in gc.get_objects()) == 1
+
+
+@pytest.mark.parametrize("cost", [markovot.costs.Euclidean(), markovot.costs.SquaredEuclidean()])
+def test_second_order_in_features(cost: markovot.costs.Cost) -> None:
+    generator = torch.Generator().manual_seed(9)
+    fx, fy = (torch.randn(size, 2, dtype=torch.float64, generator=generator) for size in (3, 4))
+    problem = random_problem(9, 3, 4).tensors()
+
+    def value(fx: Tensor, fy: Tensor) -> Tensor:
+        x = MarkovChain.from_transitions(problem["A"], features=fx)
+        y = MarkovChain.from_transitions(problem["B"], features=fy)
+        return markovot.discounted_wl(x, y, cost, delta=0.3, epsilon=0.2, solver=ACCURATE).value
+
+    leaves = [f.requires_grad_() for f in (fx, fy)]
+    assert torch.autograd.gradcheck(value, leaves, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(value, leaves, check_fwd_over_rev=True, atol=1e-5)

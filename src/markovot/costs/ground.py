@@ -74,6 +74,20 @@ class ZeroOne(Cost):
         return different.to(kind if kind.is_floating_point else torch.get_default_dtype())
 
 
+# Up to so many differences are taken one by one, by operations that have every derivative. Beyond, they go through
+# torch.cdist, which needs no memory for them, but knows no forward mode and no second order, and says so.
+_DIFFERENCES = 1 << 20
+
+
+def _fits(fx: Tensor, fy: Tensor) -> bool:
+    return fx[..., 0].numel() * fy.shape[-2] * fx.shape[-1] <= _DIFFERENCES
+
+
+def _differences(fx: Tensor, fy: Tensor) -> Tensor:
+    """`(*batch, n, m, p)`."""
+    return fx.unsqueeze(-2) - fy.unsqueeze(-3)
+
+
 @dataclass(frozen=True)
 class Euclidean(Cost):
     """The Euclidean distance between features; its gradient at coinciding features is taken to be 0.
@@ -86,8 +100,13 @@ class Euclidean(Cost):
 
     def __call__(self, fx: Tensor, fy: Tensor) -> Tensor:
         """The cost; differentiable in the features."""
-        # Never by matrix products: they lose half the digits between near features. Its gradient at 0 is 0.
-        return torch.cdist(*pair_features(fx, fy, floating=True), compute_mode="donot_use_mm_for_euclid_dist")
+        fx, fy = pair_features(fx, fy, floating=True)
+        if not _fits(fx, fy):
+            # Not by matrix products, which lose half the digits between near features. Its gradient at 0 is 0.
+            return torch.cdist(fx, fy, compute_mode="donot_use_mm_for_euclid_dist")
+        square = _differences(fx, fy).square().sum(-1)
+        equal = square == 0
+        return square.masked_fill(equal, 1.0).sqrt().masked_fill(equal, 0.0)
 
 
 @dataclass(frozen=True)
@@ -102,7 +121,8 @@ class SquaredEuclidean(Cost):
 
     def __call__(self, fx: Tensor, fy: Tensor) -> Tensor:
         """The cost; differentiable in the features."""
-        return Euclidean()(fx, fy).square()
+        fx, fy = pair_features(fx, fy, floating=True)
+        return _differences(fx, fy).square().sum(-1) if _fits(fx, fy) else Euclidean()(fx, fy).square()
 
 
 @dataclass(frozen=True)
@@ -118,7 +138,8 @@ class AbsoluteDifference(Cost):
 
     def __call__(self, fx: Tensor, fy: Tensor) -> Tensor:
         """The cost; differentiable in the features."""
-        return torch.cdist(*pair_features(fx, fy, floating=True), p=1.0)
+        fx, fy = pair_features(fx, fy, floating=True)
+        return _differences(fx, fy).abs().sum(-1) if _fits(fx, fy) else torch.cdist(fx, fy, p=1.0)
 
 
 @dataclass(frozen=True, eq=False)
