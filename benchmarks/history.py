@@ -20,7 +20,7 @@ def git(*arguments: str) -> str:
 
 
 def measured(folder: Path) -> dict[str, Any]:
-    """Medians in seconds and interquartile ranges by name, and how busy others were meanwhile."""
+    """Least and median seconds and interquartile ranges by name, and how busy others were meanwhile."""
     path = folder / "timings.json"
     with others() as about:
         command = [sys.executable, "-m", "pytest", str(HERE / "timings.py"), f"--benchmark-json={path}", *OPTIONS]
@@ -29,6 +29,7 @@ def measured(folder: Path) -> dict[str, Any]:
     names = [each["name"].removeprefix("test_").replace("[", " ").rstrip("]") for each in found]
     stats = dict(zip(names, (each["stats"] for each in found), strict=True))
     return {
+        "least": {name: float(f"{each['min']:.4g}") for name, each in stats.items()},
         "median": {name: float(f"{each['median']:.4g}") for name, each in stats.items()},
         "iqr": {name: float(f"{each['iqr']:.2g}") for name, each in stats.items()},
         "load": about["load"],

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -32,12 +33,14 @@ def parse() -> argparse.Namespace:
 def write(store: Store, docs: Path) -> None:
     history = HERE / "history.json"
     text = page(store, json.loads(history.read_text()) if history.exists() else [], docs)
+    docs.mkdir(parents=True, exist_ok=True)
     (docs / "benchmarks.md").write_text(text, encoding="utf-8")
     print(f"wrote {docs / 'benchmarks.md'}", file=sys.stderr)
 
 
 def main() -> None:
     options = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped; the same command goes on"))  # and ends its workers
     store = Store(options.json)
     plan = Plan(options.limit, options.quick, options.fresh, options.busy, options.only)
     if options.list:

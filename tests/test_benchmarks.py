@@ -39,6 +39,7 @@ def measurement(suite, group, package, **changed):
     if group.kind == "safety":
         counts = {"right, said to be right": 4, "wrong, said to be right": 2}
         found["hard"] = [{"setting": "defaults", "epsilon": 0.01, "counts": counts, "worst": 0.25}]
+        found["ends"] = [{"epsilon": 1e-8, "reached": 1, "says not": 5, "outside": 0, "widest": 1e-4}]
         found["bad input"] = {"NaN in the cost": "quietly 3", "empty": "ValueError: no states"}
     return found | changed
 
@@ -92,7 +93,7 @@ def test_every_problem_can_be_made(suite):
 
 
 def test_the_page_shows_every_measurement_and_draws_every_picture(suite, filled, tmp_path):
-    entries = [{"commit": name, "date": "2030-01-02", "median": {"forward": t}, "load": 0.1, "others": 0.0}
+    entries = [{"commit": name, "date": "2030-01-02", "least": {"forward": t}, "load": 0.1, "others": 0.0}
                for name, t in (("abc", 0.5), ("def", 0.25))]  # fmt: skip
     text = suite.page.page(filled, entries, tmp_path)
     for group in suite.cases.GROUPS:
@@ -103,6 +104,7 @@ def test_the_page_shows_every_measurement_and_draws_every_picture(suite, filled,
     assert (tmp_path / "benchmarks" / "history.png").exists()
     assert "2 of 6" in lines(text, "`ot.emd2`")[0]
     assert "**quietly 3**" in lines(text, "`ot.emd2`")[1]
+    assert "| 1e-08 | 1 | 5 | 1e-04 | 0 |" in text
     assert "provisional" not in text
     # Each cell of a table belongs to a column.
     for line, after in zip(text.splitlines(), text.splitlines()[1:], strict=False):
@@ -202,6 +204,9 @@ def test_measurements_made_on_a_busy_machine_are_marked(suite, filled, plain, tm
     assert "| markovot | 500 ms † |" in text
     assert "provisional" in text
     assert not suite.runner.Plan(again_if_busy=True).done(filled.get(group, group.cases[0], suite.cases.OURS))
+    stopped = {"outcome": "limit", "limit": 45.0, "pairs": 1, "others": 0.7}
+    assert suite.runner.Plan().done(stopped)
+    assert not suite.runner.Plan(again_if_busy=True).done(stopped)
     # Where the work of others is not known, by the load average.
     assert suite.store.busy({"others": None, "load": 1.5})
     assert not suite.store.busy({"others": None, "load": 1.1})

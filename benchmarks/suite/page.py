@@ -27,7 +27,8 @@ by `make bench`, from `benchmarks/benchmarks.json`; no number in it was typed by
 
 - Every measurement has a process of its own. It solves a small problem first, so that nothing is compiled or imported
   while the clock runs; then the time is the median of up to five calls, of one where that takes long.
-- *Memory* is the peak resident memory above that of the same process just before the first timed call.
+- *Memory* is the peak resident memory above that of the same process just before the first timed call, where Python
+  with all that was imported held {baseline}.
 - Every solver that has a tolerance is asked for an error of at most 1e-4 of the range of the cost; *solved* says
   whether it met that. *Error* is the largest error, and *certified* the largest error bound, relative to the value.
 - The truth is markovot's value at a tolerance of 1e-10; the smallest cases are solved once more by independent oracles:
@@ -44,7 +45,7 @@ by `make bench`, from `benchmarks/benchmarks.json`; no number in it was typed by
 
 def page(store: Store, history: list[dict[str, Any]], folder: Path) -> str:
     """The text; the pictures go into `folder`/benchmarks."""
-    parts = [HEAD.format(gap=oracles(store), limit=limit(store)), about(store), goals(store)]
+    parts = [HEAD.format(gap=oracles(store), limit=limit(store), baseline=baseline(store)), about(store), goals(store)]
     for group in GROUPS:
         if group.kind == "safety":
             parts.append(safety(store, group))
@@ -56,6 +57,11 @@ def page(store: Store, history: list[dict[str, Any]], folder: Path) -> str:
 
 def limit(store: Store) -> float:
     return store.about.get("limit", 45.0)
+
+
+def baseline(store: Store) -> str:
+    every = [found["baseline"] for found in store.found.values() if "baseline" in found]
+    return f"{memory(min(every))} to {memory(max(every))}" if every else "what was not measured yet"
 
 
 def oracles(store: Store) -> str:
@@ -78,14 +84,14 @@ def about(store: Store) -> str:
     lines = ["## On what\n", f"{versions}."]
     for package, reason in store.about.get("missing", {}).items():
         lines.append(f"\n**{package}** was not run: {reason}.")
-    timed = [found for found in store.found.values() if found["outcome"] == "ok"]
+    timed = [found for found in store.found.values() if "when" in found]
     if timed:
         disturbed, loads = sum(map(busy, timed)), [found["load"] for found in timed if "load" in found]
         lines.append(
             f"\nMeasured {min(found['when'] for found in timed)} to {max(found['when'] for found in timed)}. † marks a "
             f"time measured while other work kept more than {BUSY:g} cores busy: {disturbed} of {len(timed)} "
             f"measurements. Load average before a measurement: {min(loads):.1f} to {max(loads):.1f}, our own work "
-            "included."
+            f"included. All of them took {sum(found.get('wall', 0.0) for found in timed) / 60:.0f} minutes."
         )
         if disturbed:
             lines.append("\n**These times are provisional**: the machine was not idle. `--busy` measures them again.")
@@ -189,12 +195,15 @@ def value(name: str, number: float | None) -> str:
 def own_history(entries: list[dict[str, Any]], folder: Path) -> str:
     if not plots.history(entries, folder / PICTURES / "history.png"):
         return ""
-    names = sorted({name for entry in entries for name in entry["median"]})
+    names = sorted({name for entry in entries for name in entry["least"]})
     lines = []
     for entry in entries[-10:]:
-        cells = [duration(entry["median"].get(name)) for name in names]
+        cells = [duration(entry["least"].get(name)) for name in names]
         lines.append([entry["commit"], entry["date"], *cells, f"{entry['others']:.1f}"])
-    text = "Our own timings, medians by pytest-benchmark, kept in `benchmarks/history.json` by `make bench-history`.\n"
+    text = (
+        "Our own timings by pytest-benchmark, the least of some rounds each, kept in `benchmarks/history.json` by "
+        "`make bench-history`.\n"
+    )
     picture = f"![Our own timings by commit]({PICTURES}/history.png)\n"
     shown = table(["commit", "date", *names, "cores used by others"], lines)
     return "\n".join(["## Our own history\n", text, picture, shown])

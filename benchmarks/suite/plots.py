@@ -34,7 +34,7 @@ def along(store: Store, group: Group, path: Path) -> bool:
     points = {package: [Point(store, group, case, package) for case in group.cases] for package in group.packages}
     if not any(point.ok for some in points.values() for point in some):
         return False
-    figure, axes = pyplot().subplots(1, 3, figsize=(11, 3.6), layout="constrained")
+    figure, axes = pyplot().subplots(1, 3, figsize=(11, 3.8), layout="constrained")
     errors = False
     for package, some in points.items():
         colour = COLOURS[package]
@@ -61,7 +61,7 @@ def along(store: Store, group: Group, path: Path) -> bool:
             ax.invert_xaxis()
     if not errors:
         axes[2].set_visible(False)
-    axes[0].legend(fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", ncols=len(points), fontsize=8, frameon=False)
     figure.suptitle(group.title, fontsize=11)
     _save(figure, path)
     return True
@@ -87,10 +87,10 @@ def history(entries: list[dict[str, Any]], path: Path) -> bool:
     if not entries:
         return False
     figure, ax = pyplot().subplots(figsize=(9, 3.8), layout="constrained")
-    names = sorted({name for entry in entries for name in entry["median"]})
+    names = sorted({name for entry in entries for name in entry["least"]})
     colours = pyplot().get_cmap("tab10")
     for number, name in enumerate(names):
-        line = [(i, entry["median"][name]) for i, entry in enumerate(entries) if name in entry["median"]]
+        line = [(i, entry["least"][name]) for i, entry in enumerate(entries) if name in entry["least"]]
         first = line[0][1]
         label = f"{name}: {1e3 * first:.3g} to {1e3 * line[-1][1]:.3g} ms"
         places, ratios = [i for i, _ in line], [each / first for _, each in line]

@@ -53,8 +53,8 @@ class Plan:
             return False
         if found["outcome"] in ("skipped", "failed"):
             return False
-        if found["outcome"] == "limit":
-            return found["limit"] >= self.limit
+        if found["outcome"] == "limit" and found["limit"] < self.limit:
+            return False
         return not (self.again_if_busy and busy(found))
 
 
@@ -141,7 +141,7 @@ def others() -> Iterator[dict[str, Any]]:
     start, before, own = time.perf_counter(), _busy_seconds(), _own_seconds()
     yield about
     wall, after = time.perf_counter() - start, _busy_seconds()
-    about["others"] = None
+    about |= {"others": None, "wall": round(wall, 1)}
     if before is not None and after is not None:
         about["others"] = round(max(0.0, after - before - (_own_seconds() - own)) / wall, 2)
 

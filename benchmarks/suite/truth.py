@@ -39,6 +39,14 @@ def entropic(
     return oracles().entropic(problem, "sinkhorn" if np.ptp(D) < 100 * epsilon else "dual", 1e-11).value
 
 
+def exact(
+    A: np.ndarray, B: np.ndarray, D: np.ndarray, laws: tuple[np.ndarray, ...], delta: float, epsilon: float
+) -> tuple[float, float]:
+    """The value at epsilon = 0 by a linear programme, and how far above it that at `epsilon` can be."""
+    problem = oracles().Problem(A, B, D, *laws, delta, epsilon)
+    return oracles().exact(problem), oracles().entropic_bias(problem)
+
+
 def transport(a: np.ndarray, b: np.ndarray, cost: np.ndarray, epsilon: float) -> float:
     """The cost of the entropic plan."""
     found = (oracles().sinkhorn if np.ptp(cost) < 20 * epsilon else oracles().dual_transport)(a, b, cost, epsilon)

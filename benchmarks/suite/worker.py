@@ -86,7 +86,7 @@ def pairs(group: Group, case: Case, package: str) -> None:
             answers[:] = map(how.solve, given)
 
         found: dict[str, Any] = {"seconds": repeated(run) / len(tasks), "pairs": len(tasks)}
-        found |= {"memory": peak() - before, "values": [answer.value for answer in answers]}
+        found |= {"memory": peak() - before, "baseline": before, "values": [answer.value for answer in answers]}
         found |= {"warnings": sorted({str(each.message)[:120] for each in caught})}
     if answers[0].error is not None:
         found["certified"] = [answer.error for answer in answers]
@@ -143,7 +143,12 @@ def matrix(case: Case, package: str) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         seconds = repeated(lambda: result.append(call()))
-    found = {"seconds": seconds, "pairs": len(chains) * (len(chains) + 1) // 2, "memory": peak() - before}
+    found = {
+        "seconds": seconds,
+        "pairs": len(chains) * (len(chains) + 1) // 2,
+        "memory": peak() - before,
+        "baseline": before,
+    }
     found["warnings"] = sorted({str(each.message)[:120] for each in caught})
     say(found)
     if package in (wanted := matrices.truths(chains)):
