@@ -73,7 +73,6 @@ sphinx_gallery_conf = {
     "gallery_dirs": ["gallery"],
     "filename_pattern": r"/plot_",
     "within_subsection_order": "gallery_order.Order",
-    "copyfile_regex": r".*\.rst",
     "image_scrapers": ("matplotlib",),
     "reset_modules": ("matplotlib",),
     "capture_repr": (),
@@ -82,8 +81,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "abort_on_example_error": False,
     "matplotlib_animations": (True, "jshtml"),
-    "min_reported_time": 0,
-    "plot_gallery": "True",
+    "write_computation_times": False,
 }
 
 # --- appearance

@@ -2,8 +2,9 @@
 
     python docs/measure_size.py          # some minutes; writes the tables into the page
 
-Each cell is a process of its own, on one core, which other work disturbs least. Times are the best of a few repeats.
-Memory is what a solve and its gradients in the cost and both transitions take beyond the same process before it.
+Each cell is a process of its own, on one core. Times are processor seconds, which other work on the machine disturbs
+least, the best of a few repeats. Memory is what a solve and its gradients in the cost and both transitions take beyond
+the same process before it.
 """
 
 import argparse
@@ -44,11 +45,11 @@ def measure(n: int, degree: int, epsilon: float) -> dict[str, float]:
         leaves = [cost, x.parameter, y.parameter]
         for leaf in leaves:
             leaf.requires_grad_()
-        start = time.perf_counter()
+        start = time.process_time()
         solution = discounted_wl(x, y, cost, delta=DELTA, epsilon=epsilon)
-        middle = time.perf_counter()
+        middle = time.process_time()
         torch.autograd.grad(solution.value, leaves)
-        return middle - start, time.perf_counter() - middle
+        return middle - start, time.process_time() - middle
 
     once(8)  # compiles
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -82,7 +83,8 @@ def table(epsilon: float, sizes: list[int], largest_full: int) -> str:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds:.2g} s" if seconds >= 1 else f"{1000 * seconds:.2g} ms"
+    number, unit = (seconds, "s") if seconds >= 1 else (1000 * seconds, "ms")
+    return f"{number:.0f} {unit}" if number >= 10 else f"{number:.1f} {unit}"
 
 
 def _memory(mib: float) -> str:
@@ -105,7 +107,6 @@ def main() -> None:
         made = table(epsilon, given.sizes, given.full)
         text = marked.sub(lambda found, made=made: found[1] + made + found[2], text)
         PAGE.write_text(text, encoding="utf-8")
-    print(f"load {os.getloadavg()[0]:.1f}; above 1 or so, other work was running", file=sys.stderr)
 
 
 if __name__ == "__main__":

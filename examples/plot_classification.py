@@ -23,7 +23,7 @@ seconds = time.perf_counter() - start
 print(f"188 x 188 distances in {seconds:.1f} s; largest certified error {found.error_bound.max():.0e}")
 
 # %%
-# In the ordered matrix, dark blocks are groups of similar molecules.
+# In the ordered matrix, bright blocks are groups of similar molecules.
 
 plot.distance_matrix(found, mutag.targets, class_names=mutag.target_names)
 pyplot.show()

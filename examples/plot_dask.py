@@ -16,14 +16,14 @@ from markovot import costs
 from markovot.datasets import load_mutag
 from markovot.pairwise import distance_matrix
 
-chains = load_mutag(laziness=0.1).chains[:100]
+chains = load_mutag(laziness=0.1).chains[:80]
 setting = {"cost": costs.ZeroOne(), "delta": 0.2, "epsilon": 0.01, "progress": False}
 
 
 def on_a_cluster():
     """All distances, solved by two worker processes, and when each was at work."""
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs="ERROR") as cluster,
         Client(cluster) as client,
     ):
         executor = client.get_executor(pure=False)
@@ -49,7 +49,7 @@ if __name__ == "__main__":  # worker processes import this file
     workers = sorted({worker for worker, _, _ in spans})
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     left.imshow(found.value, cmap="viridis_r")
-    left.set(title="100 molecules", xlabel="molecule", ylabel="molecule")
+    left.set(title="80 molecules", xlabel="molecule", ylabel="molecule")
     for worker, begin, end in spans:
         right.barh(workers.index(worker), end - begin, left=begin, height=0.6, edgecolor="white", color="tab:blue")
     right.set(title="blocks of pairs", xlabel="seconds", yticks=range(len(workers)))
