@@ -79,9 +79,8 @@ def targets_of(chains: Sequence[MarkovChain], cost: Cost) -> Targets:
                 "cost: ZeroOne() has no gradient in features that are vectors. Use Euclidean(), or give the chains "
                 "labels, which are integers."
             )
-        if features.dim() == 2:
-            stack = _with_features(stack, features.unsqueeze(-1))
-        return Targets(stack, cost, None, initial)
+        vectors = features.unsqueeze(-1) if features.dim() == 2 else features
+        return Targets(_with_features(stack, vectors), cost, None, initial)
     real = features[stack.mask]
     labels, place = torch.unique(real, dim=0, return_inverse=True)
     table = cost(labels, labels).to(stack.dtype)
@@ -96,7 +95,8 @@ def _with_features(chain: MarkovChain, features: Tensor) -> MarkovChain:
         initial=chain._initial,
         features=features,
         state_names=chain.state_names,
-        sizes=chain.sizes if chain.is_padded else None,
+        # Chains of one size need no masks, which would take a tenth of a small step's time.
+        sizes=chain.sizes if bool((chain.sizes < chain.num_states).any()) else None,
     )
 
 
