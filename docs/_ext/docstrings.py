@@ -74,6 +74,8 @@ def _signature(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str, None] | None:
     """Results are made by the functions that return them: how they are constructed is nobody's business."""
+    if name == "markovot.MarkovChain":
+        return ("", None)  # made by its class methods
     if what != "class" or name.startswith("markovot.costs."):
         return None
     results = dataclasses.is_dataclass(obj) and all(
