@@ -52,7 +52,8 @@ def time_of(found: Found | None) -> str:
     if found["outcome"] == "limit":
         least = at_least(found)
         return f"> {duration(least)}" if least else f"> {found['limit']:g} s in a small problem"
-    return f"{found['outcome']}: {found['reason']}".replace("|", "/")
+    tried = found["outcome"] == "failed" or not found["reason"].startswith("not ")
+    return (f"{found['outcome']}: " if tried else "") + found["reason"].replace("|", "/")
 
 
 def seconds(found: Found | None) -> float | None:
@@ -110,6 +111,8 @@ class Point:
     @property
     def certified(self) -> float | None:
         """The largest certified error, relative to the value."""
+        if self.ok and "certified of the largest" in self.found:
+            return self.found["certified of the largest"]
         if not self.ok or "certified" not in self.found or "truth" not in self.found:
             return None
         pairs = zip(self.found["certified"], self.found["truth"], strict=True)
@@ -122,6 +125,8 @@ class Point:
             return "another distance"
         if not self.ok:
             return "no" if self.found else "-"
+        if "error of the largest" in self.found:  # costs are 0 or 1, a range of one
+            return "yes" if self.error * self.found.get("largest", 1.0) <= SOLVED else "no"
         gaps = self.gaps()
         if gaps is None:
             return "-"

@@ -182,8 +182,9 @@ def extras(store: Store, group: Group) -> str:
 
 
 def shown(found: dict[str, Any] | None) -> dict[str, float]:
-    hidden = {"seconds", "load", "others"}
-    return {key: each for key, each in (found or {}).items() if isinstance(each, float) and key not in hidden}
+    hidden = {"seconds", "load", "others", "wall", "limit"}
+    given = found if found and found["outcome"] == "ok" else {}
+    return {key: each for key, each in given.items() if isinstance(each, float) and key not in hidden}
 
 
 def value(name: str, number: float | None) -> str:

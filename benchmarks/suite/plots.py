@@ -29,42 +29,55 @@ def pyplot() -> Any:
     return pyplot
 
 
+TITLES = {
+    "time": "seconds (dotted: backward; x: over the limit)",
+    "memory": "peak memory, MiB",
+    "error": "relative error (dashed: certified)",
+}
+
+
 def along(store: Store, group: Group, path: Path) -> bool:
     """Write the picture of a group with an axis; False if there is nothing to draw."""
     points = {package: [Point(store, group, case, package) for case in group.cases] for package in group.packages}
-    if not any(point.ok for some in points.values() for point in some):
+    measured = [point for some in points.values() for point in some if point.ok]
+    if not measured:
         return False
-    figure, axes = pyplot().subplots(1, 3, figsize=(11, 3.8), layout="constrained")
-    errors = False
+    shown = ["time"]
+    shown += ["memory"] if max(point.found["memory"] for point in measured) > 1.0 else []
+    shown += ["error"] if any(point.error is not None for point in measured) else []
+    figure, row = pyplot().subplots(1, len(shown), figsize=(3.7 * len(shown), 3.8), layout="constrained", squeeze=False)
+    axes = dict(zip(shown, row[0], strict=True))
     for package, some in points.items():
-        colour = COLOURS[package]
-        style: dict[str, Any] = {"color": colour, "marker": "o", "ms": 4, "lw": 1.5}
-        measured = [point for point in some if point.ok]
-        xs = [float(point.case.x) for point in measured]
-        axes[0].plot(xs, [point.found["seconds"] for point in measured], label=package, **style)
-        back = [(x, point.found.get("backward")) for x, point in zip(xs, measured, strict=True)]
-        _line(axes[0], back, ls=":", mfc="white", **style)
-        for point in some:
-            if point.found and (least := at_least(point.found)):
-                axes[0].plot(float(point.case.x), least, marker="x", color=colour, ms=8, mew=2, ls="")
-        axes[1].plot(xs, [max(point.found["memory"], 1.0) for point in measured], **style)
-        errors |= _line(axes[2], [(x, point.error) for x, point in zip(xs, measured, strict=True)], **style)
-        bounds = [(x, point.certified) for x, point in zip(xs, measured, strict=True)]
-        _line(axes[2], bounds, ls="--", mfc="white", **style)
-    titles = ("seconds (dotted: backward; x: over the limit)", "peak memory, MiB", "relative error (dashed: certified)")
-    for ax, title in zip(axes, titles, strict=True):
+        _draw(axes, some, {"color": COLOURS[package], "marker": "o", "ms": 4, "lw": 1.5, "label": package})
+    for name, ax in axes.items():
         ax.set(xscale="log", yscale="log", xlabel=group.axis)
-        ax.set_title(title, fontsize=9)
+        ax.set_title(TITLES[name], fontsize=9)
         ax.grid(alpha=0.3, which="both", lw=0.5)
         _ticks(ax, [float(case.x) for case in group.cases])
         if group.axis in ("delta", "epsilon"):
             ax.invert_xaxis()
-    if not errors:
-        axes[2].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=len(points), fontsize=8, frameon=False)
+    handles, labels = axes["time"].get_legend_handles_labels()
+    columns = min(len(labels), 2 * len(shown))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
     figure.suptitle(group.title, fontsize=11)
     _save(figure, path)
     return True
+
+
+def _draw(axes: dict[str, Any], some: list[Point], style: dict[str, Any]) -> None:
+    """One package."""
+    dotted = {key: each for key, each in style.items() if key != "label"} | {"mfc": "white"}
+    good = [(float(point.case.x), point) for point in some if point.ok]
+    drawn = _line(axes["time"], [(x, point.found["seconds"]) for x, point in good], **style)
+    _line(axes["time"], [(x, point.found.get("backward")) for x, point in good], ls=":", **dotted)
+    crosses = [(float(point.case.x), at_least(point.found)) for point in some if point.found]
+    cross = dotted | {"marker": "x", "ms": 8, "mew": 2, "ls": ""}
+    _line(axes["time"], crosses, **cross | ({} if drawn else {"label": style["label"]}))
+    if "memory" in axes:
+        _line(axes["memory"], [(x, max(point.found["memory"], 1.0)) for x, point in good], **style)
+    if "error" in axes:
+        _line(axes["error"], [(x, point.error) for x, point in good], **style)
+        _line(axes["error"], [(x, point.certified) for x, point in good], ls="--", **dotted)
 
 
 def _line(ax: Any, points: list[tuple[float, float | None]], **style: Any) -> bool:
@@ -78,7 +91,8 @@ def _line(ax: Any, points: list[tuple[float, float | None]], **style: Any) -> bo
 def _ticks(ax: Any, values: list[float]) -> None:
     from matplotlib.ticker import NullLocator
 
-    ax.set_xticks(values, [f"{value:g}" for value in values], fontsize=8)
+    ax.set_xticks(values, [f"{value:g}" for value in values], fontsize=8, rotation=30 if len(values) > 6 else 0)
+    ax.set_xlim(min(values) / 1.25, max(values) * 1.25)
     ax.xaxis.set_minor_locator(NullLocator())
 
 
