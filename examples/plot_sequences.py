@@ -64,12 +64,13 @@ def simulated_texts(length):
         state, draws = 0, []
         for uniform in rng.random(length):
             state = min(int(numpy.searchsorted(rows[state], uniform)), len(kept) - 1)
-            draws.append(max(LETTERS.index(chain.state_names[kept[state]].replace("_", " ")), 0))
+            draws.append(LETTERS.index(chain.state_names[kept[state]].replace("_", " ")))
         found[name] = numpy.array(draws)
     return found
 
 
-folder = pathlib.Path(os.environ.get("MARKOVOT_DATA", pathlib.Path.cwd().parent.parent / "shared" / "data"))
+beside = [above / "shared" / "data" for above in pathlib.Path.cwd().parents]
+folder = pathlib.Path(os.environ.get("MARKOVOT_DATA") or next(filter(pathlib.Path.is_dir, beside), "."))
 archive = folder / "markov" / "TEXT_BIGRAMS.zip"
 if archive.is_file():
     texts = real_texts(zipfile.ZipFile(archive))
@@ -137,8 +138,8 @@ axes.figure.set_size_inches(8, 5)
 # Jensen-Shannon distance between their laws on the letters.
 #
 # Such a fit ends in one of many local optima, and two pieces of one text that ended in different ones look far apart:
-# from random starts, the index stayed near 0.5 even without the trap. So one model is fitted to a mixture of all sources
-# first, from several seeds, and each piece starts from the best of them. Hidden states that are told apart by
+# from random starts, the index stayed near 0.5 even without the trap. So one model is fitted to a mixture of all
+# sources first, from several seeds, and each piece starts from the best of them. Hidden states that are told apart by
 # what comes before and after them carry the order of the letters in themselves, so that here even ``delta=1``, which
 # compares no more than the shares of the hidden states, sees more than frequencies. Two states are too few.
 
