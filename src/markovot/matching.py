@@ -87,7 +87,7 @@ def match(solution: Any, item: int | None = None) -> Matching:
 
     Note:
         States that the chains cannot tell apart (automorphic nodes of a graph) may be exchanged: `accuracy` takes their
-        classes. Deterministic, not differentiable. One assignment problem, O(n^3): a second for 2,000 states.
+        classes. Deterministic, not differentiable. One assignment problem, O(n^3): some seconds for 2,000 states.
 
     References:
         Crouse: On implementing 2D rectangular assignment algorithms (2016), the method behind SciPy's
