@@ -1,4 +1,4 @@
-"""What a training step costs: coarsening by hand and by `minimise`, from warm and from cold starts, and a whole run.
+"""What a training step costs: coarsening by hand and by our loop, from warm and from cold starts, and a whole run.
 
     python benchmarks/learning.py [--steps 300] [--whole 3000] [-o benchmarks/learning.json]
 
@@ -19,7 +19,7 @@ import torch
 from machine import machine
 
 from markovot import MarkovChain, PolicyIteration, costs, discounted_wl
-from markovot.learning import DiscountedWLLoss, Training, coarsen, minimise, several_steps, starts
+from markovot.learning import DiscountedWLLoss, Training, coarsen, several_steps, starts
 
 SKIPPED = 20
 COST = costs.Euclidean()
@@ -59,11 +59,12 @@ class Case:
             seconds.append(time.perf_counter() - begin)
         return seconds
 
-    def by_minimise(self, steps: int, *, warm: bool) -> list[float]:
+    def by_ours(self, steps: int, *, warm: bool) -> list[float]:
         """The same by the loop of the package."""
         loss = DiscountedWLLoss(COST, reduction="none", warm_start=warm, **self.setting)
         objective = starts.ToTargets(loss, self.targets, self.weights)
-        return minimise(self.module(), objective, steps=steps, lr=5e-3, progress=False).seconds.tolist()
+        training = Training(steps=steps, lr=5e-3, progress=False)
+        return starts.fit(self.module(), objective, training).seconds.tolist()
 
 
 def measured(run: Callable[[], list[float]]) -> dict[str, float]:
@@ -88,19 +89,19 @@ def main() -> None:
     ]
     result: dict[str, Any] = {"machine": machine(["markovot", "torch", "numba"]), "threads": torch.get_num_threads()}
     cases[0].by_hand(SKIPPED, warm=True)  # compiles
-    print(f"{'':58}{'by hand':>9}{'minimise':>10}{'cold':>8}{'cold/warm':>11}{'(CPU ms: warm, cold)':>24}")
+    print(f"{'':58}{'by hand':>9}{'ours':>10}{'cold':>8}{'cold/warm':>11}{'(CPU ms: warm, cold)':>24}")
     for case in cases:
         steps = options.steps if case.small < 60 else max(SKIPPED + 10, options.steps // 5)
         found = {
             "by_hand": measured(lambda: case.by_hand(steps, warm=True)),  # noqa: B023 (called at once)
-            "minimise": measured(lambda: case.by_minimise(steps, warm=True)),  # noqa: B023
-            "cold": measured(lambda: case.by_minimise(steps, warm=False)),  # noqa: B023
+            "ours": measured(lambda: case.by_ours(steps, warm=True)),  # noqa: B023
+            "cold": measured(lambda: case.by_ours(steps, warm=False)),  # noqa: B023
         }
         result[case.name] = found
-        hand, warm, cold = (found[name]["median_ms"] for name in ("by_hand", "minimise", "cold"))
+        hand, warm, cold = (found[name]["median_ms"] for name in ("by_hand", "ours", "cold"))
         print(
             f"{case.name:58}{hand:7.2f} ms{warm:7.2f} ms{cold:5.1f} ms{cold / warm:11.2f}"
-            f"{found['minimise']['cpu_ms']:15.2f},{found['cold']['cpu_ms']:6.2f}"
+            f"{found['ours']['cpu_ms']:15.2f},{found['cold']['cpu_ms']:6.2f}"
         )
     if options.whole:
         training = Training(steps=options.whole, lr=5e-3, progress=False)

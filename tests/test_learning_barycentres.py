@@ -79,6 +79,40 @@ def test_restarts_are_what_they_would_be_alone_and_seeds_matter():
     assert (both.history.value[0] != other.history.value[0]).all()
 
 
+def test_goes_on_from_a_checkpoint_with_the_same_bits(tmp_path):
+    rings = [directed_ring(n, noise=0.2, seed=n) for n in (3, 4)]
+    whole = barycentre(rings, 3, cost=costs.Euclidean(), restarts=2, training=quick(60))
+    path = tmp_path / "barycentre"
+    barycentre(rings, 3, cost=costs.Euclidean(), restarts=2, training=quick(50, checkpoint=path))
+    found = barycentre(rings, 3, cost=costs.Euclidean(), restarts=2, training=quick(60, checkpoint=path))
+    np.testing.assert_array_equal(found.history.value, whole.history.value)
+    torch.testing.assert_close(found.chain.transition, whole.chain.transition, atol=0, rtol=0)
+
+
+def test_torch_has_one_thread_in_training_and_its_own_number_afterwards():
+    before, seen = torch.get_num_threads(), []
+
+    def factory(parameters):
+        seen.append(torch.get_num_threads())
+        return torch.optim.Adam(parameters)
+
+    torch.set_num_threads(2)
+    try:
+        setting = quick(2, optimiser=factory)
+        barycentre([directed_ring(3)], 3, cost=costs.Euclidean(), restarts=1, training=setting)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1]
+
+
+def test_chains_in_single_precision_have_a_barycentre_in_it():
+    rings = [directed_ring(n, noise=0.1, seed=n).to(torch.float32) for n in (4, 5)]
+    found = barycentre(rings, 4, cost=costs.Euclidean(), restarts=1, training=quick(60, 5e-2))
+    assert found.chain.dtype == found.chain.features.dtype == torch.float32
+    assert is_clean_cycle(found.chain)
+
+
 # --- labels
 def labelled_ring(labels):
     rows = torch.eye(len(labels), dtype=DOUBLE).roll(1, 1)

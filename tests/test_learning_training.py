@@ -243,6 +243,18 @@ def test_goes_on_with_the_same_random_numbers(tmp_path):
     np.testing.assert_array_equal(history.value, whole.value)
 
 
+def test_patience_goes_on_where_it_was(tmp_path):
+    def flat(module):
+        return module().sum() + 1
+
+    setting = {"steps": 500, "patience": EVERY + 10}
+    whole = quiet(Bowl([0.0]), flat, **setting)
+    with pytest.raises(Stop):
+        quiet(Bowl([0.0]), stopping(flat, EVERY + 2), checkpoint=tmp_path / "c", **setting)
+    history = quiet(Bowl([0.0]), flat, checkpoint=tmp_path / "c", **setting)
+    assert len(history) == len(whole) == EVERY + 11
+
+
 def test_keeps_the_best_of_problems_side_by_side_in_the_checkpoint(tmp_path):
     def objective(module):
         return module().sum(1)

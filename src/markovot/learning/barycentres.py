@@ -103,8 +103,8 @@ def barycentre(
         A start clusters the states of all chains by their features and by those that lie two steps ahead (k-means, from
         seeded centres), and counts the steps from cluster to cluster; these probabilities are mixed with a tenth of
         uniform ones, and given some noise. The objective is not convex: restarts differ, and none need be the best
-        there is. Deterministic. A step solves `restarts * len(chains)` distances: 3 to 30 ms for eight graphs of 20
-        states and four restarts on one core.
+        there is. Deterministic. A step solves `restarts * len(chains)` distances: 20 to 40 ms of one core for eight
+        graphs of 20 states and four restarts.
 
     References:
         Brugere, Wan, Wang: Distances for Markov Chains, and Their Differentiation (arXiv 2302.08621).
@@ -127,7 +127,7 @@ def barycentre(
     shares = _shares(weights, len(given)).to(targets.chains.parameter)
     module = starts.start(targets, shares, n_states, restarts=restarts, seed=seed)
     loss = DiscountedWLLoss(targets.cost, delta=delta, epsilon=epsilon, solver=solver, reduction="none")
-    history = training.run(module, starts.ToTargets(loss, targets, shares))
+    history = starts.fit(module, starts.ToTargets(loss, targets, shares), training)
     item = int(history.best.argmin())
     chain = module.chain(item, targets.labels)
     with torch.no_grad():

@@ -138,7 +138,7 @@ def coarsen(
     weights = torch.ones(1, dtype=target.dtype, device=target.device)
     module = starts.start(targets, weights, n_states, restarts=restarts, seed=seed)
     loss = DiscountedWLLoss(targets.cost, delta=delta, epsilon=epsilon, solver=solver, reduction="none")
-    history = training.run(module, starts.ToTargets(loss, targets, weights))
+    history = starts.fit(module, starts.ToTargets(loss, targets, weights), training)
     item = int(history.best.argmin())
     small = module.chain(item, targets.labels)
     with torch.no_grad():

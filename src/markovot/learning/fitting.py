@@ -113,7 +113,7 @@ def fit_distances(
     weights = torch.full_like(wanted, 1 / len(given))
     module = starts.start(stack, weights, n_states, restarts=restarts, seed=seed)
     loss = DiscountedWLLoss(stack.cost, delta=delta, epsilon=epsilon, solver=solver, reduction="none")
-    history = training.run(module, _Misfit(loss, stack, wanted))
+    history = starts.fit(module, _Misfit(loss, stack, wanted), training)
     chain = module.chain(int(history.best.argmin()), stack.labels)
     with torch.no_grad():
         solution = discounted_wl(chain, MarkovChain.stack(given), cost, delta=delta, epsilon=epsilon, solver=solver)
@@ -239,7 +239,7 @@ def gradient_flow(
     loss = DiscountedWLLoss(targets.cost, delta=delta, epsilon=epsilon, solver=solver, reduction="none")
     at = np.unique(np.linspace(0, training.steps, snapshots).round().astype(np.int64))
     film = _Film(starts.ToTargets(loss, goal, torch.ones(1).to(both[0].parameter)), targets.labels, set(at.tolist()))
-    history = training.run(module, film)
+    history = starts.fit(module, film, training)
     history = replace(
         history, value=history.value[:, 0], error_bound=history.error_bound[:, 0], num_iter=history.num_iter[:, 0]
     )

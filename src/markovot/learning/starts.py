@@ -1,6 +1,6 @@
 """Several small chains trained side by side, and where they start: at a clustering of the states of given chains."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from markovot.chains import MarkovChain
 from markovot.costs import Cost, ZeroOne
+from markovot.learning.history import History
 from markovot.learning.losses import DiscountedWLLoss
 from markovot.learning.training import Training
+from markovot.transport.threads import own_threads
 
 FloatArray = NDArray[np.float64]
 
@@ -151,6 +153,16 @@ class ToTargets:
         self.loss.reset()
 
 
+def fit(module: SideBySide, objective: Callable[[Any], Any], training: Training) -> History:
+    """Train a small module.
+
+    Its tensors are so small that torch's threads, which spin while they wait for the next operation, cost more than
+    they gain: on a busy machine, ten times the whole step. Kernels keep theirs.
+    """
+    with own_threads():
+        return training.run(module, objective)
+
+
 def check_count(name: str, count: Any) -> None:
     """Refuse what is not a positive integer."""
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
@@ -206,7 +218,7 @@ def _states(targets: Targets, weights: Tensor) -> tuple[FloatArray, FloatArray, 
     mask = stack.mask
     share = (weights[:, None] * stack.initial)[mask] + 1e-12
     points = torch.cat(ahead, -1)[mask]
-    return points.numpy(), share.double().numpy(), mask.nonzero()[:, 0].numpy()
+    return points.cpu().numpy(), share.double().cpu().numpy(), mask.nonzero()[:, 0].cpu().numpy()
 
 
 def _jitter(points: FloatArray, random: np.random.Generator) -> FloatArray:
@@ -262,7 +274,7 @@ def _logits(
     for k in range(len(stack)):
         law, rows = stack[k].initial, stack[k].transition
         member = np.eye(n_states)[which[owner == k]]
-        flows += float(weights[k]) * member.T @ (law[:, None] * rows).double().numpy() @ member
+        flows += float(weights[k]) * member.T @ (law[:, None] * rows).double().cpu().numpy() @ member
     sums = flows.sum(1, keepdims=True)
     rows_ = np.where(sums > 0, flows / np.where(sums > 0, sums, 1.0), 1 / n_states)
     even = (1 - SMOOTHING) * rows_ + SMOOTHING / n_states
