@@ -7,6 +7,7 @@ from suite.cases import Case, Group
 from suite.store import Store, busy
 
 SOLVED = 1e-4  # of the range of the cost: what every solver is asked for
+TRUTH = 1e-10  # of the range: what the truth is solved to
 OTHER_DISTANCES = (cases.FGW, cases.WWL, cases.GRAKEL)
 Found = dict[str, Any]
 
@@ -101,11 +102,16 @@ class Point:
         return [(abs(value - truth), abs(truth), spread) for value, truth, spread in known]
 
     @property
+    def is_truth(self) -> bool:
+        """Whether it was asked for what the truth is: then it has no error to show, only what it certifies."""
+        return self.package == cases.OURS and self.group.rtol <= TRUTH
+
+    @property
     def error(self) -> float | None:
         """The largest, relative to the value."""
         if self.ok and "error of the largest" in self.found:
             return self.found["error of the largest"]
-        gaps = self.gaps()
+        gaps = None if self.is_truth else self.gaps()
         return max(gap / (truth or 1.0) for gap, truth, _ in gaps) if gaps else None
 
     @property
@@ -137,7 +143,7 @@ class Point:
     @property
     def gradient_error(self) -> float | None:
         """Of the gradient in the cost, in the max norm, relative to its largest entry."""
-        if not self.ok or not self.ours or not (wanted := self.ours.get("true gradient")):
+        if not self.ok or self.is_truth or not self.ours or not (wanted := self.ours.get("true gradient")):
             return None
         if not (given := self.found.get("gradient")):
             return None

@@ -176,7 +176,7 @@ def extras(store: Store, group: Group) -> str:
             continue
         cells = [value(name, shown(found).get(name)) for name in names] if shown(found) else [""] * len(names)
         lines.append([str(case.x), time_of(found), *cells])
-    titles = ["MiB added" if name == "memory" else "certified" if name == "error" else name for name in names]
+    titles = ["memory added" if name == "memory" else "certified" if name == "error" else name for name in names]
     first = "time" if group.kind == "set" else "first call"
     return table(["work", first, *titles], lines) if lines else "Not run yet.\n"
 
@@ -190,7 +190,15 @@ def shown(found: dict[str, Any] | None) -> dict[str, float]:
 def value(name: str, number: float | None) -> str:
     if number is None:
         return ""
-    return duration(number) if name in SECONDS else UNITS[name](number) if name in UNITS else f"{number:,.4g}"
+    return (
+        duration(number)
+        if name in SECONDS
+        else UNITS[name](number)
+        if name in UNITS
+        else f"{number:,.0f}"
+        if number >= 1000
+        else f"{number:.4g}"
+    )
 
 
 def own_history(entries: list[dict[str, Any]], folder: Path) -> str:
