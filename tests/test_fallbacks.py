@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from markovot import Status, adjoint, fixed_point
+from markovot import SolveError, Status, adjoint, fixed_point
 from markovot.transport import kernel_engine, threads
 from oracles import Problem, entropic, random_problem
 from solving import SPARSE, solve
@@ -16,7 +16,7 @@ def a_problem() -> Problem:
 def test_an_unsolved_adjoint_is_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adjoint, "ADJOINT_STEPS", 0)
     solution = solve(a_problem())
-    with pytest.raises(RuntimeError, match=r"adjoint system of item 0 .*residual is .*wanted .*larger rtol"):
+    with pytest.raises(SolveError, match=r"adjoint system of item 0 .*residual is .*wanted .*larger rtol"):
         _ = solution.alignment
 
 

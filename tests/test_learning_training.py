@@ -377,7 +377,7 @@ def test_a_failed_adjoint_is_told_with_its_step():
 
         @staticmethod
         def backward(ctx, gradient):
-            raise RuntimeError("the adjoint system of item 4 did not converge: ...")
+            raise SolveError("the adjoint system of item 4 did not converge: ...", None)
 
     with pytest.raises(TrainingError, match=r"step 1 of the training failed: the adjoint system of item 4"):
         quiet(Bowl([1.0]), at_step(1, lambda module: Fails.apply(module.point)), steps=9)

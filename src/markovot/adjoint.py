@@ -28,7 +28,7 @@ from torch import Tensor
 
 from markovot.bellman import Bellman, cost_range, tolerance
 from markovot.fixed_point import FixedPoint, Solver, iterate
-from markovot.solution import Status
+from markovot.solution import SolveError, Status
 from markovot.transport.engines import engine_classes
 from markovot.transport.forcing import POLISH
 from markovot.transport.rows import Rows
@@ -110,7 +110,7 @@ class Solved:
         return self._occupation
 
     def linear(self, rhs: Tensor, *, transpose: bool) -> Tensor:
-        """The x of `K x = rhs` or `K^T x = rhs`, (P, n, m), as accurately as derivatives deserve, or RuntimeError."""
+        """The x of `K x = rhs` or `K^T x = rhs`, (P, n, m), as accurately as derivatives deserve, or SolveError."""
         moduli = rhs.abs().flatten(1)
         size = moduli.sum(1) if transpose else moduli.amax(1)
         tolerance = max(ADJOINT_FLOOR, ADJOINT_SHARE * self.rtol) * size
@@ -121,10 +121,11 @@ class Solved:
         failed = ~(found.residual <= torch.maximum(10 * tolerance, ADJOINT_LIMIT * size))
         if bool(failed.any()):
             item = int(failed.nonzero()[0])
-            raise RuntimeError(
+            raise SolveError(
                 f"the {'adjoint' if transpose else 'tangent'} system of item {item} did not converge: its residual is "
                 f"{float(found.residual[item]):.3g}, wanted {float(tolerance[item]):.3g}. Raise delta, or ask for less "
-                "with a larger rtol."
+                "with a larger rtol.",
+                None,
             )
         return found.x
 

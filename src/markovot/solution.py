@@ -32,7 +32,7 @@ class Status(enum.Enum):
 
 
 class SolveError(RuntimeError):
-    """Some item was not solved to its tolerance; `solution` holds everything that was computed."""
+    """Some item was not solved to its tolerance; `solution` holds what was computed (None: in a backward pass)."""
 
     def __init__(self, message: str, solution: Any) -> None:
         super().__init__(message)

@@ -30,6 +30,7 @@ from markovot.average.operators import Factors, Independent, Sets
 from markovot.average.recurrence import ancestors, closed_classes
 from markovot.bellman import Engine
 from markovot.linear import Linear, bicgstab
+from markovot.solution import SolveError
 
 # Masses below this are rounding of the simplex method: they are no arcs of the coupled chain.
 ROUNDING = 1e-13
@@ -200,9 +201,10 @@ class CoupledChain:
         law = law / law.sum()
         left = float((self._engine.apply_transpose(law, self._active) - law).abs().sum())
         if not left <= LAW_LIMIT:
-            raise RuntimeError(
+            raise SolveError(
                 f"the stationary law of the coupled chain was not found: a step changes it by {left:.3g}. The coupled "
-                "chain mixes very slowly; a larger epsilon, or laziness in the chains, makes it mix faster."
+                "chain mixes very slowly; a larger epsilon, or laziness in the chains, makes it mix faster.",
+                None,
             )
         return law
 

@@ -235,7 +235,7 @@ class _Run:
             total.backward()
         except (RuntimeError, ValueError) as error:
             wrong = self._not_finite("the parameter", lambda parameter: parameter)
-            if wrong is None and not _is_failed_solve(error):
+            if wrong is None and not isinstance(error, SolveError):
                 raise
             raise self._error(wrong or str(error), getattr(error, "solution", None)) from error
         seen: Any = value.detach().double().numpy(force=True)
@@ -339,11 +339,6 @@ def _certificate(solution: Solution | None, shape: torch.Size) -> tuple[Any, Any
         else:
             found.append(np.full(shape, own.max()) if len(shape) else own.max())
     return found[0], found[1]
-
-
-def _is_failed_solve(error: Exception) -> bool:
-    # The adjoint's own failure is a plain RuntimeError, raised inside backward().
-    return isinstance(error, SolveError) or (type(error) is RuntimeError and "did not converge" in str(error))
 
 
 class _Patience:
