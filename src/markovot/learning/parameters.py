@@ -117,7 +117,7 @@ class TransitionMatrix(nn.Module):
             >>> import torch
             >>> TransitionMatrix.from_transition(torch.tensor([[0.75, 0.25], [0.5, 0.5]]))()
             tensor([[0.7500, 0.2500],
-                    [0.5000, 0.5000]], grad_fn=<SoftmaxBackward0>)
+                    [0.5000, 0.5000]], grad_fn=<DivBackward0>)
         """
         chain = MarkovChain.from_transitions(transition).detach()
         if chain.batch_shape:
@@ -150,7 +150,7 @@ class TransitionMatrix(nn.Module):
         """
         theta = self.logits if self.edge is None else self.logits[self.edge]
         probabilities = (
-            theta.softmax(-1) if self.owner is None else check.softmax_of_rows(theta, self.owner, self.n_states)
+            check.softmax(theta) if self.owner is None else check.softmax_of_rows(theta, self.owner, self.n_states)
         )
         if not bool(probabilities.detach().sum().isfinite()):
             check.raise_not_finite("logits", self.logits)
