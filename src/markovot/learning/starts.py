@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from markovot.chains import MarkovChain
 from markovot.costs import Cost, ZeroOne
+from markovot.learning._checks import softmax
 from markovot.learning.history import History
 from markovot.learning.losses import DiscountedWLLoss
 from markovot.learning.training import Training
@@ -122,20 +123,20 @@ class SideBySide(nn.Module):
 
     def forward(self) -> MarkovChain:
         """The batch (r, 1), which broadcasts against a stack of targets."""
-        shown = self.features.softmax(-1) if self.labelled else self.features
-        initial = self.initial if self.law is None else self.law.softmax(-1).unsqueeze(1)
-        return MarkovChain(self.logits.softmax(-1).unsqueeze(1), initial=initial, features=shown.unsqueeze(1))
+        shown = softmax(self.features) if self.labelled else self.features
+        initial = self.initial if self.law is None else softmax(self.law).unsqueeze(1)
+        return MarkovChain(softmax(self.logits).unsqueeze(1), initial=initial, features=shown.unsqueeze(1))
 
     def label_probabilities(self, item: int) -> Tensor | None:
         """How likely each label is in each state of one of them (n, l), detached; None for vectors."""
-        return self.features[item].detach().softmax(-1) if self.labelled else None
+        return softmax(self.features[item].detach()) if self.labelled else None
 
     @torch.no_grad()
     def chain(self, item: int, labels: Tensor | None) -> MarkovChain:
         """One of them, detached, with the likeliest label of each state if it has labels."""
         features = self.features[item].clone() if labels is None else labels[self.features[item].argmax(-1)]
-        initial = self.initial if self.law is None else self.law[item].softmax(-1)
-        return MarkovChain(self.logits[item].softmax(-1), initial=initial, features=features)
+        initial = self.initial if self.law is None else softmax(self.law[item])
+        return MarkovChain(softmax(self.logits[item]), initial=initial, features=features)
 
 
 class ToTargets:
