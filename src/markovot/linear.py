@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from markovot.transport.forcing import BREAKDOWN
+
 
 class Linear(NamedTuple):
     """A solution and the norm of its residual, for each item."""
@@ -86,9 +88,14 @@ def _run(
     todo = todo.clone()
     shadow, d = r, r
     rho = _dot(shadow, r)
+    size = rho.sqrt()
     for count in range(1, left + 1):
         kd = d - keep * product(d, todo)
-        alpha = _ratio(rho, _dot(shadow, kd))[:, None, None]
+        curvature = _dot(shadow, kd)
+        todo &= curvature.abs() > BREAKDOWN * size * _dot(kd, kd).sqrt()
+        if not bool(todo.any()):
+            return count
+        alpha = _ratio(rho, curvature)[:, None, None]
         s = r - alpha * kd
         ks = s - keep * product(s, todo)
         omega = _ratio(_dot(ks, s), _dot(ks, ks))[:, None, None]
@@ -96,7 +103,7 @@ def _run(
         x += torch.where(todo[:, None, None], step, 0.0)
         r = torch.where(todo[:, None, None], s - omega * ks, r)
         new_rho = _dot(shadow, r)
-        broken = (new_rho == 0) | (omega.flatten() == 0) | (alpha.flatten() == 0)
+        broken = ~(new_rho.abs() > BREAKDOWN * size * _dot(r, r).sqrt()) | (omega == 0).flatten()
         todo &= (_norm(r, transpose) > 0.5 * tolerance) & ~broken
         if not bool(todo.any()):
             return count

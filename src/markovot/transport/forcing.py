@@ -18,3 +18,8 @@ PROGRESS = 0.9
 # The first C, the cost to go of the independent coupling, is solved to this share of the range of the cost.
 START_SHARE, START_STEPS = 1e-2, 20
 LINEAR_STEPS = 1000
+
+# BiCGStab divides by products of its shadow with other vectors. In small or special systems these can become orthogonal
+# long before the solution is found; below this cosine a product is mostly rounding, and a step along it can throw the
+# solution anywhere. The recurrence then starts anew, with the residual for its shadow.
+BREAKDOWN = 1e-10

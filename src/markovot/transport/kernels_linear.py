@@ -4,9 +4,12 @@ The same method as in `linear.py`, for the many small systems of a batch, where 
 operation would cost more than the operation.
 """
 
+import math
+
 import numpy as np
 
 from markovot.transport.compiling import allocating_helper, helper, kernel
+from markovot.transport.forcing import BREAKDOWN
 from markovot.transport.kernels import apply_column, apply_row
 from markovot.transport.simd import LANES
 
@@ -65,11 +68,12 @@ def make_solver(times):
             if reached <= tolerance or left <= 0 or not np.isfinite(reached):
                 return reached
             rho = _dot(shadow, r)
+            size = math.sqrt(rho)  # of the shadow
             while left > 0:
                 left -= 1
                 times(batch, p, discount, transpose, cost, d, kd, scratch)
                 curvature = _dot(shadow, kd)
-                if curvature == 0.0:
+                if abs(curvature) <= BREAKDOWN * size * math.sqrt(_dot(kd, kd)):
                     break
                 alpha = rho / curvature
                 for e in range(x.size):
@@ -83,7 +87,7 @@ def make_solver(times):
                 if _size(r, transpose) <= 0.5 * tolerance:
                     break
                 new_rho = _dot(shadow, r)
-                if new_rho == 0.0 or omega == 0.0 or not np.isfinite(new_rho):
+                if not abs(new_rho) > BREAKDOWN * size * math.sqrt(_dot(r, r)) or omega == 0.0:
                     break
                 beta = (new_rho / rho) * (alpha / omega)
                 rho = new_rho
