@@ -1,6 +1,7 @@
 # One command per wish. Everything is installed into $(VENV); nothing else on the machine is touched.
 #   make demo    the whole package at work on 188 molecules       make test    all tests
 #   make check   tests, lint, types                               make bench   measured against the rivals
+#   make docs    the documentation with its gallery, in out/docs
 # Variables: PYTHON (an interpreter >= 3.11), PIP_ARGS (more arguments for pip, e.g. another index),
 #            PYTEST_ARGS (default: two processes), DEMO_ARGS (e.g. "--limit 40").
 
@@ -11,13 +12,17 @@ DEMO_ARGS ?=
 BENCH_ARGS ?=
 VENV ?= .venv
 BENCH_VENV ?= .venv-bench
+OLDEST_VENV ?= .venv-oldest
+MINIMAL_VENV ?= .venv-minimal
 
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.setup-stamp
 BENCH_STAMP := $(BENCH_VENV)/.setup-stamp
+OLDEST_STAMP := $(OLDEST_VENV)/.setup-stamp
+MINIMAL_STAMP := $(MINIMAL_VENV)/.setup-stamp
 export MPLBACKEND := Agg
 
-.PHONY: setup demo test lint types check docs docs-quick bench bench-history classification clean
+.PHONY: setup demo test lint types check docs docs-quick bench bench-history classification package browser oldest minimal clean
 .DEFAULT_GOAL := check
 # An environment is made once and kept, though only its stamp is a goal.
 .PRECIOUS: %/bin/python
@@ -88,6 +93,43 @@ bench-history: $(BENCH_STAMP)
 classification: $(BENCH_STAMP)
 	$(BENCH_VENV)/bin/python benchmarks/classification.py $(BENCH_ARGS)
 
+# Build wheel and sdist, install the wheel into an empty environment elsewhere, and use it there.
+package: $(STAMP)
+	PIP_ARGS="$(PIP_ARGS)" $(PY) tools/check_package.py
+
+# The page of `markovot report` in a real browser, and its picture in docs/. Needs chromium and chromedriver; on Debian:
+# apt-get install chromium chromium-driver.
+browser: $(STAMP)
+	MARKOVOT_REPORT_PICTURE=docs/report.png $(PY) -m pytest tests/browser/check_report.py
+
+# What `oldest` and `minimal` need besides the package, to run tests.
+TEST_TOOLS := pytest pytest-xdist hypothesis jaxtyping beartype
+# One file for each room, those first that lean on other libraries.
+OLDEST_TESTS := $(patsubst %,tests/test_%.py,package chains solution datasets tudataset discounted_wl transport_cost \
+  stationary pairwise executors interop_files interop_frames interop_graphs interop_hmm interop_deeptime interop_pyg \
+  plot plot_items sklearn cli cli_graphs report demo)
+
+$(OLDEST_STAMP): pyproject.toml constraints-oldest.txt | $(OLDEST_VENV)/bin/python
+	$(OLDEST_VENV)/bin/python -m pip install --quiet $(PIP_ARGS) "$$(grep '^torch==' constraints-oldest.txt)"
+	$(OLDEST_VENV)/bin/python -m pip install --quiet $(PIP_ARGS) -c constraints-oldest.txt $(TEST_TOOLS) \
+	  -e '.[graphs,plot,sklearn,dask,cli,frames,pyg,deeptime,hmm,report]'
+	@touch $@
+
+# The oldest versions that pyproject.toml promises to work with. Compiled code is kept apart: numba's versions differ.
+oldest: $(OLDEST_STAMP)
+	MARKOVOT_CACHE_DIR=$(abspath $(OLDEST_VENV))/compiled $(OLDEST_VENV)/bin/python -m pytest $(PYTEST_ARGS) $(OLDEST_TESTS)
+
+$(MINIMAL_STAMP): pyproject.toml constraints.txt | $(MINIMAL_VENV)/bin/python
+	$(MINIMAL_VENV)/bin/python -m pip install --quiet $(PIP_ARGS) "$$(grep '^torch==' constraints.txt)"
+	$(MINIMAL_VENV)/bin/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt $(TEST_TOOLS) -e .
+	@touch $@
+
+# Without any extra: what needs none works, and no test fails for want of one. The tests of engines and solvers, most of
+# the time of `make test`, and of the benchmarks have nothing to do with extras of the package.
+minimal: $(MINIMAL_STAMP)
+	$(MINIMAL_VENV)/bin/python -m pytest $(PYTEST_ARGS) tests $(foreach room,average benchmarks bounds exact gradients horizons \
+	  learning newton properties stationary torch_engines walks,--ignore-glob='tests/test_$(room)*.py')
+
 clean:
-	rm -rf out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf out build dist docs/gallery .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

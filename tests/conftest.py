@@ -1,11 +1,33 @@
 """Fixtures for all tests. Nothing here changes a global default: a test that wants float64 says so."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# Files of tests that import a library of an extra, and are left out where it is not installed. Elsewhere a test that
+# needs one calls pytest.importorskip; an import that fails in any other test is a failure of the package.
+NEEDED = {
+    "click": ["cli_checks.py", "test_cli*.py"],
+    "matplotlib": ["test_plot*.py"],
+    "sklearn": ["test_sklearn.py", "test_classification*.py", "test_docs*.py"],
+    "pandas": ["test_interop_frames.py", "test_interop_graphs.py"],
+    "gymnasium": ["test_bisimulation*.py", "test_interop_gymnasium.py"],
+    "torch_geometric": ["test_interop_pyg.py"],
+    "deeptime": ["test_interop_deeptime.py"],
+    "hmmlearn": ["test_hmm*.py", "test_interop_hmm.py"],
+    "plotly": ["test_report.py", "test_cli_report.py"],
+}
+MISSING = [library for library in NEEDED if find_spec(library) is None]
+collect_ignore_glob = [pattern for library in MISSING for pattern in NEEDED[library]]
+
+
+def pytest_report_header() -> list[str]:
+    """Say what is left out."""
+    return [f"not installed: {name}, so left out: {', '.join(NEEDED[name])}" for name in MISSING]
 
 
 @pytest.fixture(scope="session")

@@ -50,6 +50,7 @@ def test_small_limit_is_refused(capsys):
 
 
 def test_run_on_a_few_molecules(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
     out = tmp_path / "not" / "there" / "yet"
     demo.main(["--out", str(out), "--limit", "6"])
     printed = capsys.readouterr().out

@@ -164,7 +164,7 @@ def loaded_by(statement: str) -> set[str]:
 def test_import_is_light():
     # What torch itself brings is not ours to count.
     extra = loaded_by("import torch, markovot") - loaded_by("import torch")
-    heavy = {"scipy", "numba", "networkx", "matplotlib", "tqdm", "sklearn", "pandas", "jaxtyping"}
+    heavy = {"scipy", "numba", "networkx", "matplotlib", "tqdm", "sklearn", "pandas", "plotly", "hmmlearn", "jaxtyping"}
     assert "markovot" in extra
     assert not heavy & {name.partition(".")[0] for name in extra}
 
@@ -187,7 +187,7 @@ LIGHT = [
 @pytest.mark.parametrize("module", LIGHT)
 def test_parts_are_light_too(module):
     extra = loaded_by(f"import torch, markovot.{module}") - loaded_by("import torch")
-    assert not {"scipy", "numba", "networkx", "matplotlib", "tqdm"} & {name.partition(".")[0] for name in extra}
+    assert not {"scipy", "numba", "networkx", "matplotlib", "tqdm", "plotly", "hmmlearn"} & {name.partition(".")[0] for name in extra}
 
 
 def test_public_names_exist_and_are_documented():
