@@ -84,12 +84,13 @@ def test_a_seed_gives_one_map_and_more_starts_no_worse_a_one(crowd):
 
 
 def test_random_starts_find_what_classical_scaling_misses():
-    # Of eight points that are all equally far apart, classical scaling keeps two directions of seven.
-    distances = 1.0 - np.eye(8)
+    # Not at all a plane: there, SMACOF stops at a worse map from classical scaling than from the best of ten starts.
+    half = np.triu(np.random.default_rng(1).uniform(0.5, 1.5, size=(8, 8)), 1)
+    distances = half + half.T
     alone, tried = plot.positions(distances, starts=0), plot.positions(distances, starts=10, seed=1)
-    assert tried.stress < 0.99 * alone.stress
-    others = [plot.positions(distances, starts=1, seed=seed).place for seed in (0, 1)]
-    assert np.abs(others[0] - others[1]).max() > 1e-3
+    assert tried.stress < 0.95 * alone.stress
+    once = [plot.positions(distances, starts=1, seed=seed).stress for seed in range(5)]
+    assert max(once) > 1.01 * min(once)
 
 
 def test_entropic_distances_are_mapped_like_others(flat):

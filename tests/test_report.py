@@ -155,9 +155,11 @@ def test_alignments_of_neighbours_are_drawn(written, found, chains):
 
 def test_the_turn_brings_aligned_states_together(chains):
     drawings = alignments.Drawings(chains, None)
+    rng = np.random.default_rng(0)
+    drawings.place = {number: rng.normal(size=(chains[number].num_states, 2)) for number in (1, 5)}  # nothing is level
     pair = drawings.pair(1, 5, SOLVE)
     mass = SOLVE(chains[1], chains[5]).alignment.numpy()
-    x, y = (np.array(drawings.graphs[str(number)]["place"]) for number in (1, 5))
+    x, y = drawings.place[1], drawings.place[5]
 
     def apart(turn):
         return (mass * ((x[:, None] - (y @ turn)[None]) ** 2).sum(-1)).sum()
