@@ -61,14 +61,17 @@ types: $(STAMP)
 
 check: test lint types
 
+SPHINX := $(PY) -m sphinx -W --keep-going -d out/docs-work
+
 # The site, in out/docs: the gallery's scripts run, and so does the Python on the pages. Warnings are errors.
 docs: $(STAMP)
-	$(PY) -m sphinx -W --keep-going -b html -d out/docs-work docs out/docs
-	$(PY) -m sphinx -W --keep-going -b doctest -D plot_gallery=0 -d out/docs-work docs out/docs-doctest
+	$(SPHINX) -b html docs out/docs
+	$(SPHINX) -b doctest -D plot_gallery=0 docs out/docs-doctest
 
-# The pages alone, in a minute: scripts of the gallery that have not run yet are shown without their pictures.
+# The same in a minute or two: scripts of the gallery that have not run yet are shown without their pictures.
 docs-quick: $(STAMP)
-	$(PY) -m sphinx -W --keep-going -b html -D plot_gallery=0 -d out/docs-work docs out/docs
+	$(SPHINX) -b html -D plot_gallery=0 docs out/docs
+	$(SPHINX) -b doctest -D plot_gallery=0 docs out/docs-doctest
 
 # The rivals pin and pull in a lot, so they have an environment of their own, beside markovot. One that cannot be
 # installed is named on the page, and the others are measured.
