@@ -113,8 +113,8 @@ def discounted_wl(
     # Under vmap the outputs hide its axes; what is no tensor, and what errors say, has them before the batch.
     whole = batch if call.fold is None else torch.Size((len(solved.wanted) // max(1, batch.numel()), *batch))
     if throw and not all(status is Status.CONVERGED for status in solved.fixed_point.status):
-        _package(solved, Outputs.of(solved), whole, (x, y)).raise_unless_converged(solved.wanted.view(whole))
-    return _package(solved, found, batch, (x, y), shape=whole)
+        _package(solved, Outputs.of(solved), whole, whole, (x, y)).raise_unless_converged(solved.wanted.view(whole))
+    return _package(solved, found, batch, whole, (x, y))
 
 
 def _refuse_init(init: Any) -> None:
@@ -135,21 +135,16 @@ def _check_init(init: Any, batch: torch.Size, x: MarkovChain, y: MarkovChain) ->
 
 
 def _package(
-    solved: Solved,
-    found: Outputs,
-    batch: torch.Size,
-    chains: tuple[MarkovChain, MarkovChain],
-    *,
-    shape: torch.Size | None = None,
+    solved: Solved, found: Outputs, batch: torch.Size, whole: torch.Size, chains: tuple[MarkovChain, MarkovChain]
 ) -> ChainSolution:
-    """The solution of a batch; `shape` is that of the solved items where vmap hides a part of it."""
+    """The solution of a batch; `whole` is the shape of all solved items, of which vmap may hide a part."""
     dtype = chains[0].dtype
     rounding = torch.finfo(dtype).eps * found.value.detach().abs() if dtype != torch.float64 else 0.0
     details = _Details(solved, batch, dtype, chains)
     return ChainSolution(
         value=found.value.to(dtype).view(batch),
         error_bound=(found.error_bound + rounding).to(dtype).view(batch),
-        status=statuses(solved.fixed_point.status, batch if shape is None else shape),
+        status=statuses(solved.fixed_point.status, whole),
         num_iter=found.num_iter.view(batch),
         plan=details.shaped(found.plan),
         potentials=(details.shaped(found.f), details.shaped(found.g)),

@@ -25,6 +25,7 @@ have their solution unchanged up to that constant.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -111,9 +112,8 @@ class Tangents:
 
     def __init__(self, solved: Solved, direction: Sequence[Tensor | None], needed: tuple[bool, ...] | None) -> None:
         self.solved = solved
-        given, problem = solved.inputs, solved.problem
         move = dict(zip(Inputs._fields, direction, strict=True))
-        for_x, for_y = problem.entries
+        for_x, for_y = solved.problem.entries
         self.ground, self.discount, self.epsilon = move["ground"], move["discount"], move["epsilon"]
         x, y, law_x, law_y = (move[name] for name in ("x", "y", "initial_x", "initial_y"))
         self.x = None if x is None else centre_rows(x, for_x)
@@ -122,19 +122,27 @@ class Tangents:
         self.law_y = None if law_y is None else centre_law(law_y, solved.real_states(1))
         need = Needed(*(needed or (False,) * len(Inputs._fields)))
         self.needed = need
-        rows = problem.rows
-        self._sides = (
-            _side(given.x, for_x, rows[0], full=need.x or self.x is not None),
-            _side(given.y, for_y, rows[1], full=need.y or self.y is not None),
-        )
         self._chunks: list[_Chunk] | None = None
+
+    @cached_property
+    def _sides(self) -> tuple[_Side, _Side]:
+        given, problem, need = self.solved.inputs, self.solved.problem, self.needed
+        return (
+            _side(given.x, problem.entries[0], problem.rows[0], full=need.x or self.x is not None),
+            _side(given.y, problem.entries[1], problem.rows[1], full=need.y or self.y is not None),
+        )
+
+    @cached_property
+    def _moved_rows(self) -> tuple[Tensor | None, Tensor | None]:
+        """The tangents of all rows of both sides, at the places of `_sides`."""
+        return self._sides[0].gather(self.x), self._sides[1].gather(self.y)
 
     # --- first order
     def outputs(self) -> tuple[Tensor, Tensor]:
         """The tangents of the distances (P,) and of the costs to go (P, n, m)."""
         solved, given, outer = self.solved, self.solved.inputs, self.solved.outer
         delta = given.discount[:, None, None]
-        rhs = (1 - delta) * self._local_values()
+        rhs = (1 - delta) * self._local_values
         if self.ground is not None:
             rhs = rhs + delta * self.ground
         if self.discount is not None:
@@ -151,6 +159,7 @@ class Tangents:
             value = value + outer.kl(solved.cost_to_go, given.epsilon) * self.epsilon
         return value, cost
 
+    @cached_property
     def _local_values(self) -> Tensor:
         """`<f, dA> + <g, dB> + KL deps` of all local problems, (P, n, m)."""
         total = torch.zeros_like(self.solved.cost_to_go)
@@ -199,7 +208,7 @@ class Tangents:
             entries = solved.problem.entries[1]
             result["y"] = centre_rows(engine.gradient_y(passed_on, entries.pattern) + found["y"], entries)
         if need.discount:
-            local = self._local_values() + engine.apply(cost, active)
+            local = self._local_values + engine.apply(cost, active)
             ground = 0.0 if self.ground is None else self.ground
             part = moved * (given.ground - solved.fixed_point.enclosure.local) + adjoint * (ground - local)
             result["discount"] = part.flatten(1).sum(1)
@@ -271,7 +280,7 @@ class Tangents:
 
     def _moves(self, chunk: _Chunk) -> tuple[Tensor | None, Tensor | None]:
         """Tangents of the chunk's rows, (c, 1, dx) and (c, m, dy)."""
-        da, db = (own.gather(move) for own, move in zip(self._sides, (self.x, self.y), strict=True))
+        da, db = self._moved_rows
         return (
             None if da is None else da[self._rows(0, chunk)][:, None],
             None if db is None else db[self._rows(1, chunk)],

@@ -176,7 +176,7 @@ class TransitionMatrix(nn.Module):
             )
         theta = self.logits[self.edge]
         if self.owner is None:
-            return theta.logsumexp(-1).softmax(-1)
+            return check.softmax(theta.logsumexp(-1))
         self._check_connected()
         highest = theta.detach().max()
         sums = theta.new_zeros(self.n_states).index_add(0, self.owner, (theta - highest).exp())
@@ -366,7 +366,7 @@ class LabelledChain(nn.Module):
 
     def _law(self) -> str | Tensor:
         if self.initial_logits is not None:
-            law = self.initial_logits.softmax(-1)
+            law = check.softmax(self.initial_logits)
             if not bool(law.detach().sum().isfinite()):
                 check.raise_not_finite("initial_logits", self.initial_logits)
             return law

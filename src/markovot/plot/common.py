@@ -213,3 +213,12 @@ def title_above(ax: "Axes", place: FloatArray, title: str) -> None:
     """A title above one of the two chains that `frame_pair` framed."""
     middle = (place[:, 0].min() + place[:, 0].max()) / 2
     ax.text(middle, ax.get_ylim()[1] - 0.6, title, ha="center", va="bottom", fontsize=11)
+
+
+def open_frame(ax: "Axes", title: str | None) -> None:
+    """The frame of curves: lines across behind them, open above and to the right, and the title if there is one."""
+    ax.grid(axis="y", color="0.9", linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    if title is not None:
+        ax.set_title(title, fontsize=11)

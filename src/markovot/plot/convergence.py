@@ -12,7 +12,7 @@ from markovot.chains import as_chain
 from markovot.costs import resolve_cost
 from markovot.distances import discounted_wl
 from markovot.fixed_point import PolicyIteration, Solver, ValueIteration, check_solver
-from markovot.plot.common import MARKERS, NEUTRAL, PALETTE, FloatArray, IntArray, new_axes
+from markovot.plot.common import MARKERS, NEUTRAL, PALETTE, FloatArray, IntArray, new_axes, open_frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,12 +106,8 @@ def convergence(
     _whole_numbers(ax)
     ax.set_xlabel("sweeps over all local problems")
     ax.set_ylabel("certified error, in units of the cost")
-    ax.grid(axis="y", color="0.9", linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
+    open_frame(ax, title)
     ax.legend(frameon=False, fontsize=9)
-    if title is not None:
-        ax.set_title(title, fontsize=11)
     return ax
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from markovot.learning.history import History
-from markovot.plot.common import NEUTRAL, PALETTE, new_axes
+from markovot.plot.common import NEUTRAL, PALETTE, new_axes, open_frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,11 +61,7 @@ def history(history: History, *, title: str | None = None, ax: "Axes | None" = N
             _plain_numbers(ax)
     ax.set_xlabel("step")
     ax.set_ylabel("objective")
-    ax.grid(axis="y", color="0.9", linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-    if title is not None:
-        ax.set_title(title, fontsize=11)
+    open_frame(ax, title)
     return ax
 
 
