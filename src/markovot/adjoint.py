@@ -21,12 +21,13 @@ defined up to a constant, so gradients in laws are defined on the tangent space 
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from markovot.bellman import Bellman, cost_range, tolerance
+from markovot.bellman import Bellman, cost_limits, cost_range, tolerance
 from markovot.fixed_point import FixedPoint, Solver, iterate
 from markovot.solution import SolveError, Status
 from markovot.transport.engines import engine_classes
@@ -34,6 +35,7 @@ from markovot.transport.forcing import POLISH
 from markovot.transport.rows import Rows
 from markovot.transport.shared_kernel import UnsafeRange
 from markovot.transport.single import Coupled, solve_problems
+from markovot.transport.units import confined, power_of_two
 
 # The adjoint is solved to this share of the solver's rtol, and never asked for more than rounding allows.
 ADJOINT_SHARE, ADJOINT_FLOOR = 1e-2, 1e-14
@@ -99,9 +101,20 @@ class Solved:
         return self.problem.inputs
 
     @property
+    def value(self) -> Tensor:
+        """The middle of the certified interval, (P,)."""
+        return self._certified[0]
+
+    @property
     def error_bound(self) -> Tensor:
         """Half the certified interval, (P,): OT commutes with constants, so an error in C* passes through unchanged."""
-        return 0.5 * (self.outer.upper - self.outer.lower) + self.fixed_point.enclosure.radius
+        return self._certified[1]
+
+    @cached_property
+    def _certified(self) -> tuple[Tensor, Tensor]:
+        width = 0.5 * (self.outer.upper - self.outer.lower) + self.fixed_point.enclosure.radius
+        low, high = self.bellman.limits
+        return confined(self.outer.value, width, (low, torch.where(meet_themselves(self.problem), low, high)))
 
     def occupation(self) -> Tensor:
         """L for v = pi_0, the unnormalised discounted occupation, (P, n, m)."""
@@ -111,23 +124,29 @@ class Solved:
 
     def linear(self, rhs: Tensor, *, transpose: bool) -> Tensor:
         """The x of `K x = rhs` or `K^T x = rhs`, (P, n, m), as accurately as derivatives deserve, or SolveError."""
-        moduli = rhs.abs().flatten(1)
+        # The system is linear: it is solved for a right hand side of size one, so that none is too small or too large.
+        largest = rhs.abs().flatten(1).amax(1)
+        usable = (largest > 0) & largest.isfinite()
+        scale = power_of_two(torch.where(usable, largest, 1.0))[:, None, None]
+        given = torch.where(usable[:, None, None], rhs / scale, 0.0)
+        moduli = given.abs().flatten(1)
         size = moduli.sum(1) if transpose else moduli.amax(1)
         tolerance = max(ADJOINT_FLOOR, ADJOINT_SHARE * self.rtol) * size
-        active = torch.ones(len(rhs), dtype=torch.bool, device=rhs.device)
         found = self.bellman.engine.solve(
-            rhs, self.inputs.discount, tolerance, active, transpose=transpose, max_iter=ADJOINT_STEPS
+            given, self.inputs.discount, tolerance, usable, transpose=transpose, max_iter=ADJOINT_STEPS
         )
         failed = ~(found.residual <= torch.maximum(10 * tolerance, ADJOINT_LIMIT * size))
         if bool(failed.any()):
             item = int(failed.nonzero()[0])
             raise SolveError(
                 f"the {'adjoint' if transpose else 'tangent'} system of item {item} did not converge: its residual is "
-                f"{float(found.residual[item]):.3g}, wanted {float(tolerance[item]):.3g}. Raise delta, or ask for less "
-                "with a larger rtol.",
+                f"{float(found.residual[item]):.3g}, wanted {float(tolerance[item]):.3g}, relative to its right hand "
+                "side. Raise delta, or ask for less with a larger rtol.",
                 None,
             )
-        return found.x
+        # Zero stays zero; what is not finite makes the whole item NaN, as a product would.
+        other = torch.where(largest == 0, 0.0, torch.nan)[:, None, None]
+        return torch.where(usable[:, None, None], found.x * scale, other)
 
     def pullback(
         self, needed: tuple[bool, ...], grad_value: Tensor | None, grad_cost_to_go: Tensor | None
@@ -203,6 +222,34 @@ class Problem(NamedTuple):
     mask: Tensor | None  # bool (P, n, m): pairs of real states; None: all
 
 
+def meet_themselves(problem: Any) -> Tensor:
+    """Items of exact transport between two copies of one chain whose states have the least cost to themselves, (P,).
+
+    `problem` is a `Problem`, or another one with inputs `ground`, `epsilon` and laws, rows, pairs and mask.
+    """
+    given, (rows_x, rows_y), (x, y) = problem.inputs, problem.rows, problem.pairs
+    none = torch.zeros_like(given.epsilon, dtype=torch.bool)
+    if not bool((given.epsilon == 0).all()) or given.ground.shape[1] != given.ground.shape[2]:
+        return none
+    if not _equal(rows_x, rows_y):
+        return none
+    same = (x == y) & (given.initial_x == given.initial_y).all(1)
+    own, (low, _) = given.ground.diagonal(dim1=1, dim2=2), cost_limits(given.ground, problem.mask)
+    least = own == low[:, None]
+    return same & (least if problem.mask is None else least | ~problem.mask.diagonal(dim1=1, dim2=2)).all(1)
+
+
+def meets_itself(ground: Tensor, rows: tuple[Rows, Rows]) -> bool:
+    """Whether two chains are copies of one, and each state has the least cost (n, n) to itself."""
+    square = ground.shape[0] == ground.shape[1]
+    return square and bool((ground.diagonal() == ground.amin()).all()) and _equal(*rows)
+
+
+def _equal(x: Rows, y: Rows) -> bool:
+    parts = ("sizes", "indptr", "indices", "values")
+    return x is y or all(torch.equal(getattr(x, part), getattr(y, part)) for part in parts)
+
+
 def solve(problem: Problem, solver: Solver, *, init: Solved | None = None, polish: bool = False) -> Solved:
     """Find C* and the initial coupling to the solver's tolerance.
 
@@ -234,7 +281,9 @@ def _solve(bellman: Bellman, problem: Problem, solver: Solver, init: Solved | No
     wanted = tolerance(bellman.spread, solver.rtol)
     start = None if init is None else init.cost_to_go
     found = iterate(bellman, solver, FIXED_POINT_SHARE * wanted, start, polish=polish)
-    centre = found.enclosure.centre if bellman.mask is None else found.enclosure.centre * bellman.mask
+    low, high = (limit[:, None, None] for limit in bellman.limits)
+    centre = found.enclosure.centre.clamp(low, high)
+    centre = centre if bellman.mask is None else centre * bellman.mask
     gap = (1 - FIXED_POINT_SHARE) * wanted * (POLISH if polish else 1.0)
     warm = None if init is None else init.outer.g
     outer = solve_problems(inputs.initial_x, inputs.initial_y, centre, inputs.epsilon, gap, init=warm)

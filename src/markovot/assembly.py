@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from markovot import validate
-from markovot._transforms import outside, plain
+from markovot._transforms import is_wrapped, outside, plain
 from markovot.adjoint import Entries
+from markovot.bellman import cost_limits
 from markovot.chains import MarkovChain, base
 from markovot.compressed import Compressed
 from markovot.transport.rows import Rows
+from markovot.transport.units import Measured, Unit, measure
 
 
 class Layout(NamedTuple):
@@ -78,7 +80,7 @@ def rows_of(parameter: Tensor, entries: Entries) -> Rows:
 
 def _items(own: torch.Size, batch: torch.Size, device: torch.device) -> Tensor:
     """For each item of the result, the chain it takes from a batch of shape `own`."""
-    return torch.arange(own.numel(), device=device).view(own).expand(batch).reshape(-1)
+    return torch.arange(own.numel(), device=device).view(own).expand(batch).reshape(-1).contiguous()
 
 
 def _entries(chain: MarkovChain) -> Entries:
@@ -89,6 +91,13 @@ def _entries(chain: MarkovChain) -> Entries:
     sizes, indptr, indices = (plain(part) for part in (chain.sizes, chain.indptr, chain.indices))
     ones = torch.ones(len(indices), dtype=torch.float64, device=chain.device)
     return Entries(Rows(sizes.reshape(-1), indptr.reshape(-1, n + 1), indices, ones), mask)
+
+
+def measured(ground: Tensor, epsilon: Tensor, mask: Tensor | None, *, bounded: bool = True) -> Measured:
+    """Costs (P, n, m) and epsilon in units of their own; inside a transform, which hides the numbers, as they are."""
+    if is_wrapped(ground) or is_wrapped(epsilon):
+        return Measured(ground, epsilon, Unit())
+    return measure(ground, epsilon, cost_limits(ground.detach(), mask), bounded=bounded)
 
 
 class Common(NamedTuple):

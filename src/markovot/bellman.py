@@ -103,9 +103,15 @@ class Bellman:
     mask: Tensor | None  # bool (P, n, m); None: all
 
     @cached_property
+    def limits(self) -> tuple[Tensor, Tensor]:
+        """The least and the largest cost of each item, (P,): no distance leaves them."""
+        return cost_limits(self.ground, self.mask)
+
+    @cached_property
     def spread(self) -> Tensor:
         """The range of the cost, (P,)."""
-        return cost_range(self.ground, self.mask)
+        low, high = self.limits
+        return high - low
 
     def enclose(self, cost: Tensor, gap: Tensor, active: Tensor) -> Enclosure:
         """Apply T to `cost`, with local values to within `gap`, and enclose the fixed point."""
@@ -133,9 +139,15 @@ def _smallest(values: Tensor, mask: Tensor | None) -> Tensor:
     return -_largest(-values, mask)
 
 
+def cost_limits(ground: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The least and the largest of a cost's real entries, (P,) each."""
+    return _smallest(ground, mask), _largest(ground, mask)
+
+
 def cost_range(ground: Tensor, mask: Tensor | None) -> Tensor:
     """The range of a cost over its real entries, (P,)."""
-    return _largest(ground, mask) - _smallest(ground, mask)
+    low, high = cost_limits(ground, mask)
+    return high - low
 
 
 def tolerance(spread: Tensor, rtol: float) -> Tensor:

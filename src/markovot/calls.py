@@ -30,7 +30,7 @@ class Outputs(NamedTuple):
         """The outputs of a solved batch."""
         outer = solved.outer
         return cls(
-            outer.value, solved.cost_to_go, solved.error_bound, solved.fixed_point.num_iter,
+            solved.value, solved.cost_to_go, solved.error_bound, solved.fixed_point.num_iter,
             outer.plan, outer.f, outer.g,
         )  # fmt: skip
 

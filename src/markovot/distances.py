@@ -10,12 +10,13 @@ from markovot import couplings, horizons, validate
 from markovot._eager import eagerly
 from markovot._transforms import is_wrapped, recording
 from markovot.adjoint import Inputs, Solved
-from markovot.assembly import batch_shape, common_inputs, layout
+from markovot.assembly import batch_shape, common_inputs, layout, measured
 from markovot.calls import DistanceCall, Outputs
 from markovot.chains import MarkovChain, as_chain
 from markovot.costs import resolve_cost
 from markovot.fixed_point import PolicyIteration, Solver, check_solver
-from markovot.solution import ChainSolution, Status, statuses
+from markovot.solution import ChainSolution, Status, rounded, statuses
+from markovot.transport.units import Unit
 
 
 @eagerly
@@ -101,20 +102,23 @@ def discounted_wl(
         _refuse_init(init)
         return horizons.truncated((x, y), ground, delta, epsilon, depth=depth, solver=solver, throw=throw)
     batch = batch_shape(ground.shape[:-2], delta=delta.shape, epsilon=epsilon.shape)
-    parameters = (parameter.expand(batch).reshape(-1) for parameter in (delta, epsilon))
-    inputs = Inputs(*common_inputs(x, y, ground, batch), *parameters)
+    delta, epsilon = (parameter.expand(batch).reshape(-1) for parameter in (delta, epsilon))
+    common, place = common_inputs(x, y, ground, batch), layout(x, y, batch)
+    scale = measured(common.ground, epsilon, place.mask)
+    inputs = Inputs(scale.ground, *common[1:], delta, scale.epsilon)
     _check_init(init, batch, x, y)
     derivatives = recording(*inputs)
-    start = None if init is None else init._details.solved
+    start = init._details.solved if init is not None and init._details.unit.is_one and scale.unit.is_one else None
     rows = None if is_wrapped(x.parameter) or is_wrapped(y.parameter) else (x.rows(), y.rows())
-    call = DistanceCall(layout(x, y, batch), rows, solver, start, polish=derivatives)
+    call = DistanceCall(place, rows, solver, start, polish=derivatives)
     found = Outputs(*call(*inputs)) if derivatives else call.solve(*(tensor.detach() for tensor in inputs))
     solved = call.solved
     # Under vmap the outputs hide its axes; what is no tensor, and what errors say, has them before the batch.
     whole = batch if call.fold is None else torch.Size((len(solved.wanted) // max(1, batch.numel()), *batch))
     if throw and not all(status is Status.CONVERGED for status in solved.fixed_point.status):
-        _package(solved, Outputs.of(solved), whole, whole, (x, y)).raise_unless_converged(solved.wanted.view(whole))
-    return _package(solved, found, batch, whole, (x, y))
+        wanted = scale.unit.outside(solved.wanted).view(whole)
+        _package(solved, Outputs.of(solved), scale.unit, (whole, whole), (x, y)).raise_unless_converged(wanted)
+    return _package(solved, found, scale.unit, (batch, whole), (x, y))
 
 
 def _refuse_init(init: Any) -> None:
@@ -135,20 +139,24 @@ def _check_init(init: Any, batch: torch.Size, x: MarkovChain, y: MarkovChain) ->
 
 
 def _package(
-    solved: Solved, found: Outputs, batch: torch.Size, whole: torch.Size, chains: tuple[MarkovChain, MarkovChain]
+    solved: Solved,
+    found: Outputs,
+    unit: Unit,
+    shapes: tuple[torch.Size, torch.Size],
+    chains: tuple[MarkovChain, MarkovChain],
 ) -> ChainSolution:
-    """The solution of a batch; `whole` is the shape of all solved items, of which vmap may hide a part."""
-    dtype = chains[0].dtype
-    rounding = torch.finfo(dtype).eps * found.value.detach().abs() if dtype != torch.float64 else 0.0
-    details = _Details(solved, batch, dtype, chains)
+    """The solution of a batch; `shapes` are its own, and that of all solved items, of which vmap may hide a part."""
+    dtype, (batch, whole) = chains[0].dtype, shapes
+    value, bound = rounded(unit.outside(found.value), unit.outside(found.error_bound), dtype)
+    details = _Details(solved, unit, batch, chains)
     return ChainSolution(
-        value=found.value.to(dtype).view(batch),
-        error_bound=(found.error_bound + rounding).to(dtype).view(batch),
+        value=value.view(batch),
+        error_bound=bound.view(batch),
         status=statuses(solved.fixed_point.status, whole),
         num_iter=found.num_iter.view(batch),
         plan=details.shaped(found.plan),
-        potentials=(details.shaped(found.f), details.shaped(found.g)),
-        cost_to_go=details.shaped(found.cost_to_go),
+        potentials=(details.shaped(unit.outside(found.f)), details.shaped(unit.outside(found.g))),
+        cost_to_go=details.shaped(unit.outside(found.cost_to_go)),
         _details=details,
     )
 
@@ -157,15 +165,23 @@ class _Details:
     """What a solution computes only when asked."""
 
     def __init__(
-        self, solved: Solved, batch: torch.Size, dtype: torch.dtype, chains: tuple[MarkovChain, MarkovChain]
+        self, solved: Solved, unit: Unit, batch: torch.Size, chains: tuple[MarkovChain, MarkovChain]
     ) -> None:
         self.solved = solved
+        self.unit = unit
         self.chains = chains
         self._batch = batch
-        self._dtype = dtype
+        self._dtype = chains[0].dtype
 
     def shaped(self, values: Tensor) -> Tensor:
         return values.to(self._dtype).view(*self._batch, *values.shape[1:])
+
+    @property
+    def cost_to_go_error(self) -> Tensor:
+        self._refuse_hidden()
+        found = self.solved.cost_to_go, self.solved.fixed_point.enclosure.radius
+        cost, error = (self.unit.outside(each) for each in found)
+        return rounded(cost, error, self._dtype)[1].view(self._batch)
 
     def _refuse_hidden(self) -> None:
         if len(self.solved.wanted) != math.prod(self._batch):

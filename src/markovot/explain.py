@@ -31,6 +31,7 @@ from markovot.adjoint import Needed, Solved
 from markovot.chains import MarkovChain
 from markovot.compressed import Compressed
 from markovot.solution import ChainSolution
+from markovot.transport.units import Unit
 
 
 class StatePair(NamedTuple):
@@ -242,7 +243,7 @@ def explain(solution: ChainSolution, *, label_names: Sequence[str] | None = None
         >>> print(explain(solution).top(1)[0])
         2 of x with 2 of y: 0.259, 91 % of the distance (mass 0.259, cost 1)
     """
-    solved, x, y = _single(solution)
+    solved, unit, x, y = _single(solution)
     epsilon = solved.inputs.epsilon[0]
     entropic = bool(epsilon > 0)
     need = Needed(ground=True, x=True, y=True, initial_x=True, initial_y=True, discount=False, epsilon=entropic)
@@ -253,22 +254,23 @@ def explain(solution: ChainSolution, *, label_names: Sequence[str] | None = None
     names = None if label_names is None else tuple(label_names)
     for chain in (x, y):
         full_names(chain, names)  # refuses labels without a name here, not when words are wanted
+    size = unit.outside(one)[0]
     return Explanation(
-        value=solved.outer.value[0].detach(),
-        error_bound=solved.error_bound[0].detach(),
-        entropy=epsilon * by_epsilon[0] if entropic else torch.zeros_like(epsilon),
+        value=size * solved.value[0],
+        error_bound=size * solved.error_bound[0],
+        entropy=size * epsilon * by_epsilon[0] if entropic else torch.zeros_like(epsilon),
         alignment=alignment[0],
-        contributions=alignment[0] * solved.inputs.ground[0],
-        transition_x=_effects(x, by_x, by_law_x[0]),
-        transition_y=_effects(y, by_y, by_law_y[0]),
+        contributions=size * alignment[0] * solved.inputs.ground[0],
+        transition_x=size * _effects(x, by_x, by_law_x[0]),
+        transition_y=size * _effects(y, by_y, by_law_y[0]),
         x=x,
         y=y,
         label_names=names,
     )
 
 
-def _single(solution: Any) -> tuple[Solved, MarkovChain, MarkovChain]:
-    """What a solution of one pair was solved from."""
+def _single(solution: Any) -> tuple[Solved, Unit, MarkovChain, MarkovChain]:
+    """What a solution of one pair was solved from, and the unit of its costs."""
     if not isinstance(solution, ChainSolution):
         raise TypeError(
             f"solution: expected what discounted_wl returns, got {type(solution).__name__}. Distances without their "
@@ -282,7 +284,7 @@ def _single(solution: Any) -> tuple[Solved, MarkovChain, MarkovChain]:
         )
     if not bool(solution.value.isfinite()):
         raise ValueError(f"solution: its value is {float(solution.value)}, which nothing explains. See its status.")
-    return solution._details.solved, x, y
+    return solution._details.solved, solution._details.unit, x, y
 
 
 def _effects(chain: MarkovChain, gradient: Tensor, by_law: Tensor) -> Tensor:

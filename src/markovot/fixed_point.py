@@ -109,7 +109,7 @@ def _check(solver: Solver) -> None:
 class FixedPoint(NamedTuple):
     """Where the loop ended, per item."""
 
-    enclosure: Enclosure  # of the last sweep
+    enclosure: Enclosure  # the closest of all sweeps; `residual` and `local` are those of the same sweep
     cost: Tensor  # (P, n, m), the C of the last sweep: the frozen plans are optimal for it
     status: list[Status]
     num_iter: Tensor  # (P,)
@@ -146,10 +146,12 @@ def _iterate(bellman: Bellman, solver: Solver, tolerance: Tensor, start: Tensor 
     stale = torch.zeros_like(num_iter)
     met = torch.zeros_like(active)
     polished = torch.zeros_like(active) if polish else torch.ones_like(active)
-    enclosure: Enclosure | None = None
+    enclosure = closest = None
     while True:
         found = bellman.enclose(cost, gap, active)
         enclosure = found if enclosure is None else _merge(enclosure, found, active)
+        closer = active if closest is None else active & (enclosure.radius <= closest.radius)
+        closest = enclosure if closest is None else _merge(closest, enclosure, closer)
         num_iter += active
         radius = enclosure.radius
         progress = radius < PROGRESS * best
@@ -166,7 +168,7 @@ def _iterate(bellman: Bellman, solver: Solver, tolerance: Tensor, start: Tensor 
         step = enclosure.residual + solver.step(bellman, enclosure, forcing, active)
         cost = torch.where(active[:, None, None], cost + step, cost)
         gap = torch.maximum(torch.where(met, POLISH, 1.0) * allowed, LOCAL_FORCING * residual * bellman.discount)
-    return FixedPoint(enclosure, cost, _statuses(enclosure.radius, tolerance, num_iter, solver), num_iter)
+    return FixedPoint(closest, cost, _statuses(closest.radius, tolerance, num_iter, solver), num_iter)
 
 
 def _iterate_whole(

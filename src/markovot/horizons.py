@@ -12,12 +12,13 @@ from markovot import couplings, recursion, validate
 from markovot._eager import eagerly
 from markovot._implicit import implicit
 from markovot._transforms import recording
-from markovot.assembly import batch_shape, common_inputs, pairing
+from markovot.assembly import batch_shape, common_inputs, layout, measured
 from markovot.chains import MarkovChain, as_chain
 from markovot.costs import resolve_cost
 from markovot.fixed_point import PolicyIteration, Solver, check_solver
 from markovot.recursion import Inputs, Problem, Solved
-from markovot.solution import ChainSolution, statuses
+from markovot.solution import ChainSolution, rounded, statuses
+from markovot.transport.units import Unit
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,11 +287,14 @@ def _distance(
 ) -> HorizonSolution:
     """Solve, attach the gradient, and package; `horizon` are the hazards, the tail and epsilon."""
     hazards, tail, epsilon = horizon
+    common, place = common_inputs(*chains, ground, batch), layout(*chains, batch)
+    scale = measured(common.ground, epsilon.expand(batch).reshape(-1), place.mask)
     inputs = Inputs(
-        *common_inputs(*chains, ground, batch),
+        scale.ground,
+        *common[1:],
         hazards.expand(*batch, hazards.shape[-1]).reshape(batch.numel(), hazards.shape[-1]),
         (torch.ones_like(epsilon) if tail is None else tail).expand(batch).reshape(-1),
-        epsilon.expand(batch).reshape(-1),
+        scale.epsilon,
     )
     needs_gradient = recording(*inputs)
     solved: Solved | None = None
@@ -298,36 +302,40 @@ def _distance(
     def run(*tensors: Tensor) -> tuple[tuple[Tensor, Tensor], Any]:
         nonlocal solved
         given = Inputs(*(tensor.contiguous() for tensor in tensors))
-        problem = Problem(given, *pairing(*chains, batch), has_tail=tail is not None)
+        problem = Problem(given, (chains[0].rows(), chains[1].rows()), *place, has_tail=tail is not None)
         solved = recursion.solve(problem, solver, polish=needs_gradient)
-        return (solved.outer.value, solved.cost_to_go), solved.pullback
+        return (solved.value, solved.cost_to_go), solved.pullback
 
     if needs_gradient:
         value, cost_to_go = implicit(run, *inputs)
     else:
         (value, cost_to_go), _ = run(*(tensor.detach() for tensor in inputs))
     assert solved is not None
-    solution = _package(solved, value, cost_to_go, batch, chains)
+    solution = _package(solved, (value, cost_to_go), scale.unit, batch, chains)
     if throw:
-        solution.raise_unless_converged(solved.wanted.view(batch))
+        solution.raise_unless_converged(scale.unit.outside(solved.wanted).view(batch))
     return solution
 
 
 def _package(
-    solved: Solved, value: Tensor, cost_to_go: Tensor, batch: torch.Size, chains: tuple[MarkovChain, MarkovChain]
+    solved: Solved,
+    found: tuple[Tensor, Tensor],
+    unit: Unit,
+    batch: torch.Size,
+    chains: tuple[MarkovChain, MarkovChain],
 ) -> HorizonSolution:
-    n, m = cost_to_go.shape[1:]
-    dtype = chains[0].dtype
-    rounding = torch.finfo(dtype).eps * solved.outer.value.abs() if dtype != torch.float64 else 0.0
-    details = _Details(solved, batch, dtype, chains)
+    """The solution of a batch, from the differentiable values and costs to go."""
+    value, cost_to_go = (unit.outside(each) for each in found)
+    value, bound = rounded(value, unit.outside(solved.error_bound), chains[0].dtype)
+    details = _Details(solved, unit, batch, chains)
     return HorizonSolution(
-        value=value.to(dtype).view(batch),
-        error_bound=(solved.error_bound + rounding).to(dtype).view(batch),
+        value=value.view(batch),
+        error_bound=bound.view(batch),
         status=statuses(solved.status, batch),
         num_iter=solved.num_iter.view(batch),
         plan=details.shaped(solved.outer.plan),
-        potentials=(solved.outer.f.to(dtype).view(*batch, n), solved.outer.g.to(dtype).view(*batch, m)),
-        cost_to_go=cost_to_go.to(dtype).view(*batch, n, m),
+        potentials=(details.shaped(unit.outside(solved.outer.f)), details.shaped(unit.outside(solved.outer.g))),
+        cost_to_go=details.shaped(cost_to_go),
         _details=details,
     )
 
@@ -336,12 +344,13 @@ class _Details:
     """What a solution computes only when asked."""
 
     def __init__(
-        self, solved: Solved, batch: torch.Size, dtype: torch.dtype, chains: tuple[MarkovChain, MarkovChain]
+        self, solved: Solved, unit: Unit, batch: torch.Size, chains: tuple[MarkovChain, MarkovChain]
     ) -> None:
         self.chains = chains
         self._solved = solved
+        self._unit = unit
         self._batch = batch
-        self._dtype = dtype
+        self._dtype = chains[0].dtype
 
     @property
     def solved(self) -> Any:
@@ -349,6 +358,11 @@ class _Details:
             "solution: it is of a finite horizon or of one with a law of its own, and here only a solution of "
             "discounted_wl of depth infinity will do."
         )
+
+    @property
+    def cost_to_go_error(self) -> Tensor:
+        cost, error = (self._unit.outside(each) for each in (self._solved.cost_to_go, self._solved.cost_error))
+        return rounded(cost, error, self._dtype)[1].view(self._batch)
 
     def shaped(self, values: Tensor) -> Tensor:
         return values.to(self._dtype).view(*self._batch, *values.shape[1:])

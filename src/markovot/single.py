@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,10 +11,13 @@ from torch import Tensor
 from markovot import validate
 from markovot._eager import eagerly
 from markovot._implicit import Pullback, implicit
+from markovot._transforms import plain
 from markovot.adjoint import centre_law
-from markovot.bellman import cost_range, tolerance
-from markovot.solution import Solution, Status, statuses
+from markovot.assembly import measured
+from markovot.bellman import cost_limits, cost_range, tolerance
+from markovot.solution import Solution, Status, rounded, statuses
 from markovot.transport.single import Coupled, solve_problems
+from markovot.transport.units import Unit, confined
 
 
 @eagerly
@@ -63,27 +67,28 @@ def transport_cost(
     _check(a, b, cost)
     validate.number("rtol", rtol, 1e-15, 1.0)
     epsilon = validate.regularisation(epsilon, dtype=torch.float64, device=a.device)
-    n, m = a.shape[-1], b.shape[-1]
+    n, m, dtype = a.shape[-1], b.shape[-1], a.dtype
     batch = _batch_shape(a, b, cost, epsilon)
-    inputs = (
+    laws = (
         validate.normalised(a).expand(*batch, n).reshape(-1, n),
         validate.normalised(b).expand(*batch, m).reshape(-1, m),
-        cost.double().expand(*batch, n, m).reshape(-1, n, m),
-        epsilon.expand(batch).reshape(-1),
     )
-    wanted = tolerance(cost_range(inputs[2].detach(), None), rtol)
+    cost, epsilon = cost.double().expand(*batch, n, m).reshape(-1, n, m), epsilon.expand(batch).reshape(-1)
+    scale = measured(cost, epsilon, None)
+    inputs = (*laws, scale.ground, scale.epsilon)
+    wanted = tolerance(cost_range(plain(scale.ground), None), rtol)
     solved: _Solved | None = None
 
     def solve(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor) -> tuple[tuple[Tensor], Pullback]:
         nonlocal solved
         solved = _Solved(a, b, cost, epsilon, solve_problems(a, b, cost, epsilon, wanted))
-        return (solved.found.value,), solved.pullback
+        return (solved.certified[0],), solved.pullback
 
     (value,) = implicit(solve, *inputs)
     assert solved is not None
-    solution = _package(solved, value, wanted, batch, a.dtype)
+    solution = _package(solved, value, (wanted, scale.unit), batch, dtype)
     if throw:
-        solution.raise_unless_converged(wanted.view(batch))
+        solution.raise_unless_converged(scale.unit.outside(wanted).view(batch))
     return solution
 
 
@@ -131,19 +136,33 @@ class _Solved:
         )
 
 
-def _package(solved: _Solved, value: Tensor, wanted: Tensor, batch: torch.Size, dtype: torch.dtype) -> Solution:
-    bound = 0.5 * (solved.found.upper - solved.found.lower)
+    @cached_property
+    def certified(self) -> tuple[Tensor, Tensor]:
+        """The middle of the certified interval, and half its width, (Q,): the value is a mean of costs."""
+        low, high = cost_limits(self.cost, (self.a > 0)[:, :, None] & (self.b > 0)[:, None, :])
+        if bool((self.epsilon == 0).all()) and self.a.shape == self.b.shape:
+            own = self.cost.diagonal(dim1=1, dim2=2).masked_fill(self.a == 0, -torch.inf).amax(1)
+            high = torch.where((self.a == self.b).all(1) & (own == low), low, high)
+        return confined(self.found.value, 0.5 * (self.found.upper - self.found.lower), (low, high))
+
+
+def _package(
+    solved: _Solved, value: Tensor, goal: tuple[Tensor, Unit], batch: torch.Size, dtype: torch.dtype
+) -> Solution:
+    """The solution; `goal` is the error that was wanted, and what costs are measured in."""
+    (wanted, unit), bound = goal, solved.certified[1]
     found = [
         Status.CONVERGED if reached <= limit else Status.STALLED if reached < math.inf else Status.NOT_FINITE
         for reached, limit in zip(bound.tolist(), wanted.tolist(), strict=True)
     ]
     n, m = solved.cost.shape[1:]
-    rounding = torch.finfo(dtype).eps * value.detach().abs() if dtype != torch.float64 else 0.0
+    value, bound, f, g = (unit.outside(each) for each in (value, bound, solved.found.f, solved.found.g))
+    value, bound = rounded(value, bound, dtype)
     return Solution(
-        value=value.to(dtype).view(batch),
-        error_bound=(bound + rounding).to(dtype).view(batch),
+        value=value.view(batch),
+        error_bound=bound.view(batch),
         status=statuses(found, batch),
         num_iter=solved.found.num_iter.view(batch),
         plan=solved.found.plan.to(dtype).view(*batch, n, m),
-        potentials=(solved.found.f.to(dtype).view(*batch, n), solved.found.g.to(dtype).view(*batch, m)),
+        potentials=(f.to(dtype).view(*batch, n), g.to(dtype).view(*batch, m)),
     )

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from markovot._copying import Copyable
+
 
 class Status(enum.Enum):
     """How a solve ended, for each item of a batch, the worst last; the value is the message."""
@@ -38,10 +40,15 @@ class SolveError(RuntimeError):
         super().__init__(message)
         self.solution = solution
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SolveError, (self.args[0], self.solution)
+
 
 @dataclass(frozen=True, eq=False)
-class Solution:
+class Solution(Copyable):
     """A transport value with its certificate. Leading dimensions are those of the batch.
+
+    Copies by `copy.deepcopy` and `pickle` hold the same numbers, detached from what they were computed from.
 
     Attributes:
         value: the optimal value, in units of the cost (*batch); differentiable.
@@ -111,6 +118,11 @@ class ChainSolution(Solution):
     _details: Any
 
     @property
+    def cost_to_go_error(self) -> Tensor:
+        """Certified: every entry of `cost_to_go` lies within this of the true one (*batch), in units of the cost."""
+        return self._details.cost_to_go_error
+
+    @property
     def alignment(self) -> Tensor:
         """The discounted occupation of the optimally coupled chains, a probability on pairs of states (*batch, n, m).
 
@@ -150,6 +162,21 @@ class ChainSolution(Solution):
             IndexError: no such item.
         """
         return self._details.transition_coupling(item)
+
+
+def rounded(value: Tensor, bound: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """A value and its error bound in a dtype, the bound with what that costs; the bound may be that of several values.
+
+    Args:
+        value: (P,), or (P, *) with one bound for all that follows.
+        bound: (P,).
+        dtype: float32 or float64.
+    """
+    if dtype == torch.float64:
+        return value, bound
+    epsilon = torch.finfo(dtype).eps
+    largest = value.detach().abs().reshape(len(bound), -1).amax(1)
+    return value.to(dtype), ((1 + epsilon) * (bound + epsilon * largest)).to(dtype)
 
 
 def statuses(found: list[Status], shape: torch.Size) -> Any:

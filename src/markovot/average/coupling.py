@@ -9,19 +9,21 @@ import torch
 from torch import Tensor
 
 from markovot import couplings, validate
+from markovot._copying import Copyable
 from markovot._eager import eagerly
 from markovot._implicit import implicit
 from markovot._transforms import recording
-from markovot.assembly import batch_shape, pairing
+from markovot.assembly import batch_shape, layout, measured, pairing
 from markovot.average import items
 from markovot.average.items import Inputs, Solved
-from markovot.chains import MarkovChain, as_chain
+from markovot.chains import as_chain
 from markovot.costs import resolve_cost
-from markovot.solution import Solution, statuses
+from markovot.solution import Solution, rounded, statuses
+from markovot.transport.units import Unit
 
 
 @dataclass(frozen=True, eq=False)
-class TransitionCouplingSolution:
+class TransitionCouplingSolution(Copyable):
     """The least long-run mean cost of two coupled chains, with its certificate and the coupling behind it.
 
     Attributes:
@@ -192,12 +194,9 @@ def optimal_transition_coupling(
         raise ValueError(f"max_iter: {max_iter!r} is not a positive integer.")
     batch = batch_shape(ground.shape[:-2], epsilon=epsilon.shape)
     n, m = x.num_states, y.num_states
-    inputs = Inputs(
-        ground.double().expand(*batch, n, m).reshape(-1, n, m),
-        x.parameter.double(),
-        y.parameter.double(),
-        epsilon.expand(batch).reshape(-1),
-    )
+    ground, epsilon = ground.double().expand(*batch, n, m).reshape(-1, n, m), epsilon.expand(batch).reshape(-1)
+    scale = measured(ground, epsilon, layout(x, y, batch).mask, bounded=False)
+    inputs = Inputs(scale.ground, x.parameter.double(), y.parameter.double(), scale.epsilon)
     needs_gradient = recording(*inputs)
     solved: Solved | None = None
 
@@ -211,26 +210,28 @@ def optimal_transition_coupling(
     else:
         (value,), _ = run(*(tensor.detach() for tensor in inputs))
     assert solved is not None
-    solution = _package(solved, value, batch, x)
+    solution = _package(solved, value, scale.unit, batch, x.dtype)
     if throw:
-        wanted = [item.wanted for item in solved.items]
-        solution.raise_unless_converged(torch.tensor(wanted, dtype=torch.float64).view(batch))
+        wanted = value.new_tensor([item.wanted for item in solved.items])
+        solution.raise_unless_converged(scale.unit.outside(wanted).view(batch))
     return solution
 
 
-def _package(solved: Solved, value: Tensor, batch: torch.Size, x: MarkovChain) -> TransitionCouplingSolution:
-    details = _Details(solved, batch, x.dtype)
-    rounding = torch.finfo(x.dtype).eps * value.detach().abs() if x.dtype != torch.float64 else 0.0
+def _package(
+    solved: Solved, value: Tensor, unit: Unit, batch: torch.Size, dtype: torch.dtype
+) -> TransitionCouplingSolution:
+    details = _Details(solved, unit, batch, dtype)
+    value, bound = rounded(unit.outside(value), unit.outside(solved.error_bound), dtype)
     found = [item.found for item in solved.items]
     labels = solved.padded([item.problem.joint.labels + 1 for item in solved.items]) - 1
     return TransitionCouplingSolution(
-        value=value.to(x.dtype).view(batch),
-        error_bound=(solved.error_bound + rounding).to(x.dtype).view(batch),
+        value=value.view(batch),
+        error_bound=bound.view(batch),
         status=statuses([each.status for each in found], batch),
-        num_iter=torch.tensor([each.num_iter for each in found]).view(batch),
-        gain=details.shaped([item.gain for item in solved.items]),
+        num_iter=torch.tensor([each.num_iter for each in found], device=value.device).view(batch),
+        gain=details.costs([item.gain for item in solved.items]),
         classes=labels.view(*batch, *labels.shape[1:]),
-        bias=details.shaped([item.bias for item in solved.items]),
+        bias=details.costs([item.bias for item in solved.items]),
         _details=details,
     )
 
@@ -238,13 +239,19 @@ def _package(solved: Solved, value: Tensor, batch: torch.Size, x: MarkovChain) -
 class _Details:
     """What a solution computes only when asked."""
 
-    def __init__(self, solved: Solved, batch: torch.Size, dtype: torch.dtype) -> None:
+    def __init__(self, solved: Solved, unit: Unit, batch: torch.Size, dtype: torch.dtype) -> None:
         self.solved = solved
+        self._unit = unit
         self._batch = batch
         self._dtype = dtype
 
     def shaped(self, parts: list[Tensor]) -> Tensor:
-        whole = self.solved.padded(parts)
+        return self._shaped(self.solved.padded(parts))
+
+    def costs(self, parts: list[Tensor]) -> Tensor:
+        return self._shaped(self._unit.outside(self.solved.padded(parts)))
+
+    def _shaped(self, whole: Tensor) -> Tensor:
         return whole.to(self._dtype).view(*self._batch, *whole.shape[1:])
 
     @cached_property
@@ -254,7 +261,7 @@ class _Details:
     @cached_property
     def expected_cost(self) -> Tensor:
         found = [(item.law * item.problem.ground).sum() for item in self.solved.items]
-        return torch.stack(found).to(self._dtype).view(self._batch)
+        return self._unit.outside(torch.stack(found)).to(self._dtype).view(self._batch)
 
     def coupling(self, i: int, j: int) -> Tensor:
         item = self.solved.items[0]

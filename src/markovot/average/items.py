@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from markovot.adjoint import Entries, centre_rows
+from markovot.adjoint import Entries, centre_rows, meets_itself
 from markovot.assembly import Pairing
 from markovot.average.iteration import Found, Problem, iterate
 from markovot.average.operators import Sets
@@ -26,6 +26,7 @@ from markovot.transport.engines import engine_classes
 from markovot.transport.rows import Rows
 from markovot.transport.shared_kernel import UnsafeRange
 from markovot.transport.threads import own_threads
+from markovot.transport.units import confined
 
 # Gains no further apart than this share of the range of the cost tie.
 TIE = 1e-12
@@ -47,6 +48,7 @@ class Item:
     problem: Problem
     found: Found
     wanted: float  # the error that was to be reached
+    meets_itself: bool  # exact transport between copies of one chain, whose states have the least cost to themselves
 
     @property
     def best(self) -> int:
@@ -56,19 +58,21 @@ class Item:
         return int((centre <= centre.amin() + tie).double().argmax())
 
     @property
-    def lower(self) -> Tensor:
-        """A certified lower bound of the least gain."""
-        return self.found.lower.amin()
-
-    @property
-    def upper(self) -> Tensor:
-        """A certified upper bound of the least gain."""
-        return self.found.upper.amin()
+    def certified(self) -> tuple[Tensor, Tensor]:
+        """The middle of the enclosure of the least gain, and half its width: a mean of costs lies among them."""
+        lower, upper = self.found.lower.amin(), self.found.upper.amin()
+        low, high = self._limits
+        high = low if self.meets_itself else high
+        return confined(0.5 * (lower + upper), 0.5 * (upper - lower), (low, high))
 
     @property
     def gain(self) -> Tensor:
         """The gain of every first pair, (n, m)."""
-        return self.problem.joint.spread(0.5 * (self.found.lower + self.found.upper))[0]
+        return self.problem.joint.spread((0.5 * (self.found.lower + self.found.upper)).clamp(*self._limits))[0]
+
+    @property
+    def _limits(self) -> tuple[Tensor, Tensor]:
+        return self.problem.ground.amin(), self.problem.ground.amax()
 
     @property
     def bias(self) -> Tensor:
@@ -94,12 +98,12 @@ class Solved:
     @property
     def value(self) -> Tensor:
         """The middles of the enclosures of the least gains, (P,)."""
-        return torch.stack([0.5 * (item.lower + item.upper) for item in self.items])
+        return torch.stack([item.certified[0] for item in self.items])
 
     @property
     def error_bound(self) -> Tensor:
         """Half their widths, (P,)."""
-        return torch.stack([0.5 * (item.upper - item.lower) for item in self.items])
+        return torch.stack([item.certified[1] for item in self.items])
 
     def padded(self, parts: list[Tensor]) -> Tensor:
         """One tensor (P, n, m) from those of the items, zero at padding."""
@@ -175,7 +179,8 @@ def solve(inputs: Inputs, pairing: Pairing, rtol: float, max_iter: int, *, polis
         joint = Sets(torch.from_numpy(labels).to(ground.device))
         problem = Problem(ground, rows, inputs.epsilon[place : place + 1], joint)
         wanted = float(tolerance(cost_range(ground, None), rtol))
-        items.append(Item(problem, _solve(problem, wanted, max_iter, polish), wanted))
+        found = _solve(problem, wanted, max_iter, polish)
+        items.append(Item(problem, found, wanted, bool(problem.epsilon == 0) and meets_itself(ground[0], rows)))
     return Solved(items, inputs, pairing)
 
 

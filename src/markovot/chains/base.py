@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from markovot import compressed, stationary, validate
+from markovot._copying import Copyable
 from markovot._transforms import is_wrapped
 from markovot.compressed import Compressed
 from markovot.transport.rows import Rows
 
 
-class ChainBase:
+class ChainBase(Copyable):
     """The tensors of a chain or a batch of chains, without checks: see MarkovChain."""
 
     def __init__(
@@ -36,6 +37,10 @@ class ChainBase:
         shape = rows.shape[:-1] if isinstance(rows, Tensor) else rows.rows_shape
         self.batch_shape: torch.Size = shape[:-1]
         self.num_states: int = shape[-1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is kept goes by the version of the chain's tensor, and a copy counts its versions anew.
+        return super().__getstate__() | {"_stationary": None, "_kept_rows": None}
 
     # --- what it is
     @property

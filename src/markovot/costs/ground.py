@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from markovot import validate
+from markovot._copying import Copyable
 from markovot.chains import MarkovChain
 
 _EXACT = 2**53
 
 
-class Cost(ABC):
+class Cost(Copyable, ABC):
     """A ground cost between states, a function of their features."""
 
     needs_features = True

@@ -1,15 +1,16 @@
 """Bisimulation metrics: how differently two states behave."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from markovot import validate
+from markovot._copying import Copyable
 from markovot._eager import eagerly
-from markovot.bellman import cost_range
+from markovot.bellman import cost_limits, cost_range
 from markovot.bellman import tolerance as tolerance_of
 from markovot.chains import MarkovChain
 from markovot.distances import discounted_wl
@@ -19,6 +20,7 @@ from markovot.mdp.operator import Operator
 from markovot.mdp.process import DecisionProcess, as_process
 from markovot.mdp.refinement import Partition, Quotient, partition, quotient
 from markovot.solution import SolveError, Status
+from markovot.transport.units import measure
 
 # Probabilities, and rewards relative to the largest, that differ by no more are first taken to be equal. Where that
 # might cost more than a share of the wanted error, only rounding in float64 is forgiven, and then nothing.
@@ -28,7 +30,7 @@ SAME_SHARE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
-class BisimulationSolution:
+class BisimulationSolution(Copyable):
     """Distances between states, with their certificate.
 
     Attributes:
@@ -191,8 +193,14 @@ def _solve(
     """The metric from one state of each class, outside autograd; and the error that was wanted."""
     x, y = models[0], models[-1]
     rewards = [model.reward.detach().double() for model in models]
-    ground = (rewards[0][:, None] - rewards[-1]).abs().amax(2)
-    wanted = float(tolerance_of(cost_range(ground[None], None), rtol))
+    ground = (rewards[0][:, None] - rewards[-1]).abs().amax(2)[None]
+    scale = measure(ground, ground.new_tensor([epsilon]), cost_limits(ground, None))
+    if not scale.unit.is_one:
+        size = float(scale.unit.outside(ground.new_ones(1)))
+        models = [replace(model.detach(), reward=model.reward.detach() / size) for model in models]
+        inside, wanted = _solve(models, gamma, float(scale.epsilon), rtol, max_iter)
+        return replace(inside, value=size * inside.value, error_bound=size * inside.error_bound), size * wanted
+    wanted = float(tolerance_of(cost_range(ground, None), rtol))
     entropy = epsilon * math.log(max(model.num_states for model in models))
     largest = float(ground.max()) + gamma / (1 - gamma) * entropy  # no distance is larger
     found = _partition(models, gamma, largest, SAME_SHARE * wanted)
@@ -258,7 +266,7 @@ def _differentiable(
     bisimilar = labels[: x.num_states, None] == labels[-y.num_states :]
     # Least values have the gradient 0; where they are known, so is the value.
     value = solved.cost_to_go if epsilon > 0 else solved.cost_to_go.masked_fill(bisimilar, 0.0)
-    error = float(solved.error_bound) + _rounding(value, models[0].dtype)
+    error = float(solved.cost_to_go_error)
     if epsilon == 0 and bool(bisimilar.any()):
         error = max(error, _cost_of_merging(found, gamma, largest))
     return BisimulationSolution(

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from markovot import compressed, validate
+from markovot._copying import Copyable
 from markovot.chains import MarkovChain
 from markovot.interop._common import sparse_tensor
 from markovot.interop.toytext import TransitionTable, transition_table
 
 
 @dataclass(frozen=True, eq=False)
-class DecisionProcess:
+class DecisionProcess(Copyable):
     """A finite Markov decision process; with one action, a Markov reward process.
 
     Args:

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from markovot import adjoint, validate
+from markovot import adjoint, assembly, validate
 from markovot.adjoint import Entries, Inputs
 from markovot.costs import Cost, Given
 from markovot.fixed_point import Solver
@@ -111,13 +111,14 @@ def _solve_alone(x: Packed, y: Packed, setting: Setting) -> tuple[float, float, 
         return np.nan, np.nan, INVALID
     (rows_x, law_x), (rows_y, law_y) = _rows([x]), _rows([y])
     parameters = [torch.tensor([value], dtype=torch.float64) for value in (setting.delta, setting.epsilon)]
-    inputs = Inputs(
-        costs, rows_x.values, rows_y.values, torch.from_numpy(law_x)[None], torch.from_numpy(law_y)[None], *parameters
-    )
+    scale = assembly.measured(costs, parameters[1], None)
+    laws = torch.from_numpy(law_x)[None], torch.from_numpy(law_y)[None]
+    inputs = Inputs(scale.ground, rows_x.values, rows_y.values, *laws, parameters[0], scale.epsilon)
     item = torch.zeros(1, dtype=torch.int64)
     problem = adjoint.Problem(inputs, (rows_x, rows_y), (item, item), (_whole(x), _whole(y)), None)
     solved = adjoint.solve(problem, setting.solver)
-    return float(solved.outer.value), float(solved.error_bound), _CODE[solved.fixed_point.status[0]]
+    value, bound = scale.unit.outside(solved.value), scale.unit.outside(solved.error_bound)
+    return float(value), float(bound), _CODE[solved.fixed_point.status[0]]
 
 
 def _whole(chain: Packed) -> Entries:

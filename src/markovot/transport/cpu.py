@@ -9,7 +9,7 @@ from torch import Tensor
 from markovot.transport import kernels, kernels_gradient, kernels_linear, kernels_policy, layout
 from markovot.transport.kernel_engine import KernelEngine, Kernels, collect, pattern_of, starts
 from markovot.transport.kernels import INDEPENDENT, RECOMPUTED, STORED, Batch, Columns, Items, Lanes, Side, State
-from markovot.transport.rows import Rows
+from markovot.transport.rows import Rows, array, flat
 from markovot.transport.simd import LANES
 from markovot.transport.threads import run
 
@@ -30,6 +30,7 @@ class CompiledEngine(KernelEngine):
 
     def __init__(self, rows_x: Rows, rows_y: Rows, pair_x: Tensor, pair_y: Tensor, epsilon: Tensor) -> None:
         super().__init__()
+        self._has_columns = False
         self._n, self._m = rows_x.num_states, rows_y.num_states
         self._swapped = rows_x.degree < rows_y.degree
         row_stride, column_stride = (1, self._m) if self._swapped else (self._m, 1)
@@ -40,7 +41,7 @@ class CompiledEngine(KernelEngine):
         self._order = layout.state_order(rows_y)
         side = Side(*layout.side_arrays(rows_x))
         lanes = Lanes(*layout.lane_arrays(rows_y, self._order, column_stride)[0])
-        self._batch = self._allocate(side, lanes, pair_x.numpy(), pair_y.numpy(), epsilon.numpy())
+        self._batch = self._allocate(side, lanes, *map(array, (pair_x, pair_y, epsilon)))
 
     def _allocate(self, side: Side, lanes: Lanes, x: Any, y: Any, epsilon: Any) -> Batch:
         entries = side.indptr[x, -1] - side.indptr[x, 0]
@@ -61,9 +62,10 @@ class CompiledEngine(KernelEngine):
 
     def _transposable(self) -> Batch:
         """The batch with both chains' columns, which only products with P^T need."""
-        if self._batch.columns is _NO_COLUMNS:
+        if not self._has_columns:
             targets = layout.target_arrays(self._lane_rows, self._order, self._column_stride)
             self._batch = self._batch._replace(columns=Columns(*layout.column_arrays(self._rows), *targets))
+            self._has_columns = True
         return self._batch
 
     # --- warm starts
@@ -104,7 +106,7 @@ class CompiledEngine(KernelEngine):
         counts = (view.indptr[:, -1] - view.indptr[:, 0])[x]
         begin = starts(counts)
         out = np.zeros(begin[-1])
-        source = weights.reshape(-1).numpy()
+        source = flat(weights)
         self._run(
             lambda tasks: kernels_gradient.row_potentials(tasks, self._batch, self._cost, source, view, begin[:-1], out)
         )
@@ -119,7 +121,7 @@ class CompiledEngine(KernelEngine):
         counts = LANES * view.total[y]
         begin = starts(counts)
         out = np.zeros(begin[-1])
-        source = weights.reshape(-1).numpy()
+        source = flat(weights)
         num_groups = np.diff(view.groups)[y]
         item = np.repeat(np.arange(y.size), num_groups)
         first = np.arange(item.size) - np.repeat(starts(num_groups)[:-1], num_groups)

@@ -32,6 +32,7 @@ from markovot.transport.simd import (
     square_root,
     store,
 )
+from markovot.transport.units import ROUND_OFF
 
 MAX_ITER = 400  # evaluations
 # Evaluations after which what is left is annealed anew, and more slowly: about one problem in 3,000 at tiny epsilon,
@@ -40,7 +41,6 @@ CAUTION = 64
 MAX_WARM_ITER = 12  # evaluations after which a warm start is given up for annealing
 COOLING = 0.25
 STAGE_ERROR = 0.1  # relative error of the worst column at which the temperature falls
-ROUND_OFF = 8 * 2.0**-52
 ACHIEVABLE = 2.0**-46  # gap, relative to the costs, below which rounding rules
 # Wide problems begin with Sinkhorn steps, which need no Hessian, and go over to Newton for good when such a step leaves
 # more than this share of the marginal error. Measured on Dirichlet marginals and uniform costs, ranges of 1 to 1000
@@ -52,7 +52,7 @@ RIDGE = 1e-13
 TRUST = 8.0  # largest first step, in temperatures: the potentials move by a few of them as one falls to the next
 
 # Arrays of one group, lanes innermost: cost (rows, width), a and f (rows), the others (width); plan (rows, width).
-Group = namedtuple("Group", "cost a b f g trial step columns drift hessian")
+Group = namedtuple("Group", "cost a b f g trial step columns drift hessian best")
 
 
 @allocating_helper
@@ -69,6 +69,7 @@ def make_group(rows, width):
         np.empty(width * LANES),
         np.empty(width * LANES),
         np.empty(width * width * LANES),
+        np.empty(width * LANES),
     )
 
 
@@ -234,18 +235,30 @@ def _is_narrow(w, width):
 
 
 @helper
+def _keep_best(w, width, candidates, bound, best_bound):
+    """Keep the potentials of the candidates that have a smaller bound than before; returns the smallest bounds."""
+    better = candidates & (bound < best_bound)
+    for l in range(width):
+        position = l * LANES
+        store(w.best, position, select(better, load(w.g, position), load(w.best, position)))
+    return select(better, bound, best_bound)
+
+
+@helper
 def solve_group(w, rows, width, target, gap, warmth, plan, place):
     """Solve the eight problems of the group `w` to `upper - lower <= gap`.
 
     `w.g` holds the first potentials; `target` (epsilon), `gap` and `warmth` are vecs. `warmth` says how far the
     potentials may be from good ones, in units of the cost: infinite for a cold start. On return `w.g`, `w.f` and the
     plan belong together, whose entry (k, l) stands `k place[1] + l` lanes after `plan[place[0]]`. Returns lower and
-    upper values, and the number of evaluations.
+    upper values, and the number of evaluations. All bounds that were met on the way hold, and the best are kept: a
+    smaller `gap`, which takes more steps, never widens the interval.
     """
     spread, size, eps = _start(w, rows, width, target, warmth)
     limit = spread + eps
-    goal = maximum(gap, size * ACHIEVABLE)
-    fuzz = size * 2.0**-50
+    goal = maximum(gap, (size + target) * ACHIEVABLE)
+    fuzz = (size + target) * 2.0**-50
+    lower, upper, best_bound = splat(-np.inf), splat(np.inf), splat(np.inf)
     base_value = splat(-np.inf)
     base_error = splat(np.inf)
     length = splat(0.0)
@@ -276,8 +289,11 @@ def solve_group(w, rows, width, target, gap, warmth, plan, place):
         base_value = select(accepted, value, base_value)
         base_error = select(accepted, error, base_error)
         bound = select(accepted, 0.5 * error * (spread + _oscillation(w.g, width)), bound)
-        last_stage = eps <= target
-        finished = accepted & last_stage & (bound <= goal)
+        last_stage = accepted & (eps <= target)
+        lower = select(last_stage, maximum(lower, value), lower)
+        upper = select(last_stage, minimum(upper, value + bound), upper)
+        best_bound = _keep_best(w, width, last_stage, bound, best_bound)
+        finished = last_stage & (bound <= goal)
         done = select(finished, splat(1.0), done)
         active = done < 0.5
         if count >= MAX_ITER or not anywhere(active):
@@ -329,8 +345,12 @@ def solve_group(w, rows, width, target, gap, warmth, plan, place):
             store(w.trial, position, load(w.g, position) + length * load(w.step, position))
     if anywhere(done < 0.5):
         for l in range(width):
-            store(w.trial, l * LANES, load(w.g, l * LANES))
+            position = l * LANES
+            g = select((done < 0.5) & (best_bound < np.inf), load(w.best, position), load(w.g, position))
+            store(w.g, position, g)
+            store(w.trial, position, g)
         value = _evaluate(w, rows, width, target, plan, place, hessian)
         bound = 0.5 * _marginal_error(w, width) * (spread + _oscillation(w.g, width))
-    allowance = size * ROUND_OFF
-    return value - allowance, value + bound + allowance, count
+        lower, upper = maximum(lower, value), minimum(upper, value + bound)
+    allowance = (size + target + target) * ROUND_OFF
+    return lower - allowance, upper + allowance, count

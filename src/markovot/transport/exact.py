@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from markovot.transport import kernels_exact, layout
-from markovot.transport.kernel_engine import KernelEngine, Kernels, collect, pattern_of, starts
+from markovot.transport.kernel_engine import KernelEngine, Kernels, collect, pattern_of, starts, zeros
 from markovot.transport.kernels import INDEPENDENT, Side
 from markovot.transport.kernels_exact import NO_TREE, TREE, Batch, Items, Trees
-from markovot.transport.rows import Rows
+from markovot.transport.rows import Rows, array, flat
 from markovot.transport.threads import run
 
 
@@ -31,7 +31,7 @@ class ExactEngine(KernelEngine):
         self._rows_x, self._rows_y = rows_x, rows_y
         self._n, self._m = rows_x.num_states, rows_y.num_states
         side_x, side_y = Side(*layout.side_arrays(rows_x)), Side(*layout.side_arrays(rows_y))
-        x, y = pair_x.numpy(), pair_y.numpy()
+        x, y = array(pair_x), array(pair_y)
         sizes_x, sizes_y = rows_x.sizes.numpy()[x], rows_y.sizes.numpy()[y]
         entries_x = side_x.indptr[x, -1] - side_x.indptr[x, 0]
         entries_y = side_y.indptr[y, -1] - side_y.indptr[y, 0]
@@ -62,8 +62,8 @@ class ExactEngine(KernelEngine):
 
     def apply_transpose(self, v: Tensor, active: Tensor) -> Tensor:
         """P^T v, with the plans of the last sweep."""
-        out = torch.zeros_like(v)
-        source, target = v.reshape(-1).numpy(), out.view(-1).numpy()
+        out = zeros(v)
+        source, target = flat(v), flat(out)
         chosen = np.flatnonzero(active.numpy())
         run(
             lambda tasks: kernels_exact.apply_transpose(tasks, self._batch, self._cost, source, target),
@@ -102,7 +102,7 @@ class ExactEngine(KernelEngine):
         counts = (view.indptr[:, -1] - view.indptr[:, 0])[chain]
         begin = starts(counts)
         out = np.zeros(begin[-1])
-        source = weights.reshape(-1).numpy()
+        source = flat(weights)
         run(lambda part: kernel(part, self._batch, self._cost, source, view, begin[:-1], out), *tasks)
         entry = np.arange(begin[-1]) - np.repeat(begin[:-1] - view.indptr[chain, 0], counts)
         return collect(entry, out, wanted, full=pattern is None)

@@ -11,7 +11,7 @@ from torch import Tensor
 from markovot.linear import Linear, bicgstab
 from markovot.transport.forcing import LINEAR_STEPS, START_STEPS
 from markovot.transport.kernels_policy import Control, Problem, Result
-from markovot.transport.rows import Rows
+from markovot.transport.rows import Rows, array, flat
 from markovot.transport.threads import own_threads, run
 
 # Rows of one item are cut into tasks of about this many entries.
@@ -80,15 +80,15 @@ class KernelEngine:
     # --- sweeps and the fixed point
     def sweep(self, cost: Tensor, gap: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
         """Certified bounds of every local value, from warm potentials; the plans serve the other methods."""
-        flat = cost.reshape(-1).numpy()
+        source = flat(cost)
         warmth = self._warmth(cost)
         mode = self._batch.items.mode
         mode[:] = np.where(active.numpy(), self._mode, mode)
-        self._cost = flat
-        lower, upper = torch.zeros_like(cost), torch.zeros_like(cost)
-        low, high, wanted = lower.view(-1).numpy(), upper.view(-1).numpy(), gap.numpy()
+        self._cost = source
+        lower, upper = zeros(cost), zeros(cost)
+        low, high, wanted = flat(lower), flat(upper), array(gap)
         counts = self._run(
-            lambda tasks: self._kernels.sweep(tasks, self._batch, flat, wanted, warmth, low, high), active
+            lambda tasks: self._kernels.sweep(tasks, self._batch, source, wanted, warmth, low, high), active
         )
         self.evaluations += sum(counts)
         return lower, upper
@@ -98,7 +98,7 @@ class KernelEngine:
         if not self._cost.size:
             return np.full(len(cost), np.inf)
         change = (cost - torch.from_numpy(self._cost).view_as(cost)).flatten(1)
-        return (change.amax(1) - change.amin(1)).numpy()
+        return array(change.amax(1) - change.amin(1))
 
     @property
     def solves_whole(self) -> bool:
@@ -110,16 +110,15 @@ class KernelEngine:
         *, polish: bool, max_iter: int,
     ) -> tuple[dict[str, Tensor], Tensor]:  # fmt: skip
         """The whole loop of `fixed_point.iterate`, in compiled code: fields of `Result` as tensors, and C."""
-        cost = torch.zeros_like(ground) if start is None else start.clone(memory_format=torch.contiguous_format)
-        wide = {name: torch.zeros_like(ground) for name in ("base", "residual", "lower", "upper")}
-        narrow = {name: torch.zeros_like(discount) for name in ("low", "high")}
-        steps = torch.zeros(len(discount), dtype=torch.int64)
-        flat = {name: tensor.view(-1).numpy() for name, tensor in (wide | narrow).items()}
-        result = Result(cost=cost.view(-1).numpy(), num_iter=steps.numpy(), **flat)
+        cost = zeros(ground) if start is None else start.clone(memory_format=torch.contiguous_format)
+        wide = {name: zeros(ground) for name in ("base", "residual", "lower", "upper")}
+        narrow = {name: zeros(discount) for name in ("low", "high")}
+        steps = torch.zeros(len(discount), dtype=torch.int64, device="cpu")
+        arrays = {name: flat(tensor) for name, tensor in (wide | narrow).items()}
+        result = Result(cost=flat(cost), num_iter=array(steps), **arrays)
         problem = Problem(
-            ground.reshape(-1).numpy(), discount.numpy(), tolerance.numpy(), scale.numpy(), self._mode,
-            self._warmth(cost),
-        )  # fmt: skip
+            flat(ground), array(discount), array(tolerance), array(scale), self._mode, self._warmth(cost)
+        )
         tasks = self._whole(np.arange(len(discount)))
         control = Control(start is None, polish, max_iter, START_STEPS, LINEAR_STEPS)
         run(
@@ -133,15 +132,15 @@ class KernelEngine:
     # --- products and linear systems
     def apply(self, v: Tensor, active: Tensor) -> Tensor:
         """P v with the plans of the last sweep (before the first: of the independent couplings)."""
-        out = torch.zeros_like(v)
-        source, target = v.reshape(-1).numpy(), out.view(-1).numpy()
+        out = zeros(v)
+        source, target = flat(v), flat(out)
         self._run(lambda tasks: self._kernels.apply(tasks, self._batch, self._cost, source, target), active)
         return out
 
     def apply_transpose(self, v: Tensor, active: Tensor) -> Tensor:
         """P^T v, likewise."""
-        out = torch.zeros_like(v)
-        source, target = v.reshape(-1).numpy(), out.view(-1).numpy()
+        out = zeros(v)
+        source, target = flat(v), flat(out)
         batch = self._transposable()
         self._run(lambda tasks: self._kernels.apply_transpose(tasks, batch, self._cost, source, target), active)
         return out
@@ -151,7 +150,7 @@ class KernelEngine:
     ) -> Linear:
         """Solve `(I - (1 - delta) P) x = rhs`, or its transpose, to a residual norm of at most `tolerance`."""
         small = torch.from_numpy(self._entries <= COMPILED_ENTRIES)
-        result = Linear(torch.zeros_like(rhs), torch.zeros_like(tolerance))
+        result = Linear(zeros(rhs), zeros(tolerance))
         if bool((active & ~small).any()):
             product = self.apply_transpose if transpose else self.apply
             large = active & ~small
@@ -160,8 +159,8 @@ class KernelEngine:
         chosen = np.flatnonzero((active & small).numpy())
         if chosen.size:
             batch = self._transposable() if transpose else self._batch
-            source, target = rhs.reshape(-1).numpy(), result.x.view(-1).numpy()
-            deltas, wanted, reached = discount.numpy(), tolerance.numpy(), result.residual.numpy()
+            source, target = flat(rhs), flat(result.x)
+            deltas, wanted, reached = array(discount), array(tolerance), array(result.residual)
             run(
                 lambda tasks: self._kernels.bicgstab(
                     tasks, batch, self._cost, transpose, max_iter, deltas, wanted, source, target, reached
@@ -170,6 +169,11 @@ class KernelEngine:
                 10 * self._entries[chosen],
             )
         return result
+
+
+def zeros(like: Tensor) -> Tensor:
+    """Zeros of that shape that kernels can write to: one after another, whatever the strides of the other tensor."""
+    return torch.zeros_like(like, memory_format=torch.contiguous_format)
 
 
 def starts(counts: Any) -> Any:

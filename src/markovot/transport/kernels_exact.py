@@ -149,7 +149,8 @@ run_item = make_loop(sweep_rows, _enclose, solve_item)
 @allocating_helper
 def make_memory(batch, size):
     """Working memory for `run_item`, for items with up to `size` pairs of states."""
-    return make_tree(batch.items.max_degree, batch.items.max_width), make_vectors(size), np.empty(size)
+    tree = make_tree(batch.items.max_degree, batch.items.max_width)
+    return tree, make_vectors(size), np.empty(size), np.empty(size)
 
 
 @kernel

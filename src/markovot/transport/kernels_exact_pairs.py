@@ -4,7 +4,7 @@ import numpy as np
 
 from markovot.transport.compiling import allocating_helper, helper, kernel
 from markovot.transport.kernels_exact import NO_TREE, TREE, Batch, Items, Trees, make_memory, run_item
-from markovot.transport.kernels_pairs import Frame, make_fixed_point, read_ground
+from markovot.transport.kernels_pairs import Frame, confine, make_fixed_point, meets_itself, read_ground
 from markovot.transport.kernels_single import support
 from markovot.transport.simplex import make_tree, north_west, solve_tree
 
@@ -79,14 +79,19 @@ def solve_pairs(pairs, xs, ys, table, setting, control, answer):
         frame.x[0], frame.y[0], frame.rows[0], frame.columns[0] = a, b, n, m
         items = Items(frame.x, frame.y, frame.rows, frame.columns, frame.zero, n * m, m, frame.mode, degree, width)
         batch = Batch(items, xs.side, ys.side, frame.state)
-        frame.scale[0] = read_ground(table, (xs.first[a], ys.first[b]), (n, m), True, frame.ground)
-        if not np.isfinite(frame.scale[0]):
+        low, high, unit = read_ground(table, (xs.first[a], ys.first[b]), (n, m), True, frame.ground)
+        frame.scale[0] = high - low
+        if not np.isfinite(unit):
             answer.value[q], answer.bound[q], answer.wanted[q] = np.nan, np.nan, np.nan
             continue
         frame.state.parent[: _num_nodes(xs, ys, a, b)] = NO_TREE
-        radius, answer.wanted[q] = _fixed_point(batch, frame, setting, control, memory, cost, centre)
+        radius, wanted = _fixed_point(batch, frame, setting, control, memory, cost, centre)
+        for e in range(n * m):
+            centre[e] = min(max(centre[e], low), high)
         law_x, law_y = xs.law[xs.first[a] : xs.first[a] + n], ys.law[ys.first[b] : ys.first[b] + m]
-        low, high = _outer(tree, centre, law_x, law_y, lists)
+        lower, upper = _outer(tree, centre, law_x, law_y, lists)
+        if meets_itself(xs, ys, a, b, table):
+            high = low
+        value, bound = confine(0.5 * (lower + upper), 0.5 * (upper - lower) + radius, low, high)
         answer.num_iter[q] = frame.num_iter[0]
-        answer.value[q] = 0.5 * (low + high)
-        answer.bound[q] = 0.5 * (high - low) + radius
+        answer.value[q], answer.bound[q], answer.wanted[q] = value * unit, bound * unit, wanted * unit

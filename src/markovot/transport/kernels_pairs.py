@@ -4,6 +4,7 @@ Policy iteration runs one pair after another; the initial couplings of eight pai
 is laid out by itself, without padding, and its result does not depend on the others.
 """
 
+import math
 from collections import namedtuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from markovot.transport.kernels import STORED, Batch, Columns, Items, State
 from markovot.transport.kernels_policy import Problem, Result, make_memory, run_item
 from markovot.transport.kernels_single import support
 from markovot.transport.simd import LANES, load, splat, store
+from markovot.transport.units import LARGEST_EPSILON, MOST_EXPONENT, SAFE_EXPONENT
 
 # A set of chains, each laid out both ways: as a first chain (`side`) and, in `lanes`, as a second one. `sizes` are the
 # numbers of states, `fullness` decides which chain goes into the lanes, `degree` is the largest number of entries of a
@@ -95,17 +97,75 @@ def _batch(frame, extent, xs, ys):
 
 
 @helper
+def unit_of(low, high):
+    """The unit of costs between `low` and `high`: see `units.measure`."""
+    base = high - low if high > low else max(abs(low), abs(high))
+    if base == 0.0 or not base < np.inf or 2.0**-SAFE_EXPONENT <= base <= 2.0**SAFE_EXPONENT:
+        return 1.0
+    _, exponent = math.frexp(base)
+    return math.ldexp(1.0, min(max(exponent - 1, -MOST_EXPONENT), MOST_EXPONENT))
+
+
+@helper
+def epsilon_of(epsilon, low, high):
+    """Epsilon for costs between `low` and `high`, in their unit."""
+    base = high - low if high > low else max(abs(low), abs(high))
+    return min(epsilon, LARGEST_EPSILON * (base if base > 0.0 else 1.0))
+
+
+@helper
+def confine(value, bound, low, high):
+    """See `units.confined`."""
+    below, above = value - bound, value + bound
+    if (below >= low and above <= high) or not bound < np.inf:
+        return value, bound
+    below, above = min(max(below, low), high), min(max(above, low), high)
+    return 0.5 * (below + above), 0.5 * (above - below)
+
+
+@helper
 def read_ground(table, corner, sizes, across, out):
-    """Write the ground costs of a pair, row chain first; returns their range (NaN where some are not finite)."""
+    """Write the ground costs of a pair in their unit, row chain first; returns the least, the largest, and the unit.
+
+    The unit is NaN where some costs are not finite.
+    """
     n, m = sizes
     low, high, total = np.inf, -np.inf, 0.0
     for i in range(n):
         for j in range(m):
             value = table[corner[0] + i, corner[1] + j]
-            out[i * m + j if across else j * n + i] = value
             low, high = min(low, value), max(high, value)
             total += value - value  # stays zero only while all are finite
-    return high - low + total
+    unit = unit_of(low, high)
+    for i in range(n):
+        for j in range(m):
+            out[i * m + j if across else j * n + i] = table[corner[0] + i, corner[1] + j] / unit
+    return low / unit, high / unit, unit + total
+
+
+@helper
+def meets_itself(xs, ys, a, b, table):
+    """Whether the two chains are equal, and every state has the least cost to itself."""
+    n = xs.sizes[a]
+    first_x, first_y = xs.side.indptr[a, 0], ys.side.indptr[b, 0]
+    if ys.sizes[b] != n or xs.side.indptr[a, n] - first_x != ys.side.indptr[b, n] - first_y:
+        return False
+    for i in range(n):
+        same_law = xs.law[xs.first[a] + i] == ys.law[ys.first[b] + i]
+        if not same_law or xs.side.indptr[a, i] - first_x != ys.side.indptr[b, i] - first_y:
+            return False
+    for e in range(xs.side.indptr[a, n] - first_x):
+        same_index = xs.side.index[first_x + e] == ys.side.index[first_y + e]
+        if not same_index or xs.side.weight[first_x + e] != ys.side.weight[first_y + e]:
+            return False
+    low = np.inf
+    for i in range(n):
+        for j in range(n):
+            low = min(low, table[xs.first[a] + i, ys.first[b] + j])
+    same = True
+    for i in range(n):
+        same &= table[xs.first[a] + i, ys.first[b] + i] == low
+    return same
 
 
 def make_fixed_point(run_item):
@@ -163,14 +223,14 @@ def solve_pairs(pairs, xs, ys, table, setting, control, answer):
     """
     extent = _extent(pairs, xs, ys)
     frame = _make_frame(extent)
-    frame.epsilon[0], frame.discount[0] = setting.epsilon, setting.delta
+    frame.discount[0] = setting.delta
     frame.stored[0], frame.warmth[0] = STORED, np.inf
     memory = make_memory(_batch(frame, extent, xs, ys), extent.size)
     cost, centres = np.empty(extent.size), np.zeros((LANES, extent.size))
-    radius = np.zeros(LANES)
+    radius, unit, limits = np.zeros(LANES), np.ones(LANES), np.zeros((2, LANES))
     group, plan = make_group(extent.long, extent.short), np.empty(extent.long * extent.short * LANES)
     lists = (np.zeros(extent.long, np.int64), np.zeros(extent.long, np.int64))
-    lows, highs, gaps = np.empty(LANES), np.empty(LANES), np.ones(LANES)
+    lows, highs, gaps, epsilons = np.empty(LANES), np.empty(LANES), np.ones(LANES), np.ones(LANES)
     for start in range(0, pairs.shape[0], LANES):
         count = min(LANES, pairs.shape[0] - start)
         height, width = np.int64(0), np.int64(0)  # typed: numba compiles callees anew for literals
@@ -186,16 +246,21 @@ def solve_pairs(pairs, xs, ys, table, setting, control, answer):
                 frame.epsilon, frame.mode, extent.degree, extent.width,
             )  # fmt: skip
             batch = Batch(items, side, frame.columns, lanes, frame.state)
-            frame.scale[0] = read_ground(table, (xs.first[a], ys.first[b]), (n, m), across, frame.ground)
+            low, high, unit[lane] = read_ground(table, (xs.first[a], ys.first[b]), (n, m), across, frame.ground)
+            limits[0, lane], limits[1, lane] = low, high
+            frame.scale[0] = high - low
             q = start + lane
             centres[lane] = 0.0
-            radius[lane], answer.wanted[q] = np.nan, np.nan
-            if np.isfinite(frame.scale[0]):
+            radius[lane], answer.wanted[q], epsilons[lane] = np.nan, np.nan, 1.0
+            if np.isfinite(unit[lane]):
+                frame.epsilon[0] = epsilons[lane] = epsilon_of(setting.epsilon / unit[lane], low, high)
                 frame.state.g[: LANES * frame.rows[0] * lanes.total[frame.y[0]]] = 0.0
                 radius[lane], answer.wanted[q] = _fixed_point(
                     batch, frame, setting, control, memory, cost, centres[lane]
                 )
                 answer.num_iter[q] = frame.num_iter[0]
+                for e in range(n * m):
+                    centres[lane, e] = min(max(centres[lane, e], low), high)
         for lane in range(LANES):
             q = start + min(lane, count - 1)
             a, b = pairs[q, 0], pairs[q, 1]
@@ -205,11 +270,15 @@ def solve_pairs(pairs, xs, ys, table, setting, control, answer):
             law, strides = ((law_x, law_y), (step_x, step_y)) if n >= m else ((law_y, law_x), (step_y, step_x))
             _put_outer(group, lane, centres[min(lane, count - 1)], law, strides, height, width, lists)
             gaps[lane] = setting.rest * answer.wanted[q] if np.isfinite(answer.wanted[q]) else 1.0
-        low, high, _ = solve_group(
-            group, height, width, splat(setting.epsilon), load(gaps, 0), splat(np.inf), plan, (np.int64(0), width)
+            epsilons[lane] = epsilons[min(lane, count - 1)]
+        lower, upper, _ = solve_group(
+            group, height, width, load(epsilons, 0), load(gaps, 0), splat(np.inf), plan, (np.int64(0), width)
         )
-        store(lows, 0, low)
-        store(highs, 0, high)
+        store(lows, 0, lower)
+        store(highs, 0, upper)
         for lane in range(count):
-            answer.value[start + lane] = 0.5 * (lows[lane] + highs[lane]) + 0.0 * radius[lane]
-            answer.bound[start + lane] = 0.5 * (highs[lane] - lows[lane]) + radius[lane]
+            value, bound = 0.5 * (lows[lane] + highs[lane]), 0.5 * (highs[lane] - lows[lane]) + radius[lane]
+            value, bound = confine(value, bound, limits[0, lane], limits[1, lane])
+            q = start + lane
+            answer.value[q] = value * unit[lane] + 0.0 * radius[lane]
+            answer.bound[q], answer.wanted[q] = bound * unit[lane], answer.wanted[q] * unit[lane]

@@ -66,7 +66,7 @@ def _span(x):
 @allocating_helper
 def make_memory(batch, size):
     """Working memory for `run_item`, for items with up to `size` pairs of states."""
-    return make_scratch(batch), make_vectors(size), np.empty(size)
+    return make_scratch(batch), make_vectors(size), np.empty(size), np.empty(size)
 
 
 def make_loop(sweep_rows, enclose, solve_item):
@@ -79,7 +79,7 @@ def make_loop(sweep_rows, enclose, solve_item):
         The steps of the linear systems are arguments, since numba would compile their solver anew for each constant.
         """
         size = batch.items.size
-        scratch, (r, shadow, d, kd, s, ks, spare), step = memory
+        scratch, (r, shadow, d, kd, s, ks, spare), step, kept = memory
         work = (r[:size], shadow[:size], d[:size], kd[:size], s[:size], ks[:size], spare)
         step = step[:size]
         transpose = control.max_iter < 0  # never
@@ -98,6 +98,7 @@ def make_loop(sweep_rows, enclose, solve_item):
         goal = delta * tolerance
         gap = max(LOCAL_SHARE * goal, LOCAL_FORCING * scale)
         met, polished, stale, best = False, not control.polish, 0, np.inf
+        best_low, best_high = -np.inf, np.inf
         while True:
             sweep_rows(batch, p, rows, result.cost, gap, warmth, bounds, scratch)
             low, high, largest = enclose(batch, p, problem, result)
@@ -105,11 +106,18 @@ def make_loop(sweep_rows, enclose, solve_item):
             result.num_iter[p] += 1
             radius = 0.5 * (high - low)
             stale = 0 if radius < PROGRESS * best else stale + 1
-            best = min(best, radius)
+            if radius < best:
+                best, best_low, best_high = radius, low, high
+                for e in range(size):
+                    kept[e] = result.base[p * size + e]
             polished = polished or met
             met = met or radius <= tolerance
             stuck = result.num_iter[p] >= control.max_iter or stale >= PATIENCE or not np.isfinite(radius)
             if (met and polished) or stuck:
+                if not radius <= best:  # every enclosure holds; the last one need not be the closest
+                    result.low[p], result.high[p] = best_low, best_high
+                    for e in range(size):
+                        result.base[p * size + e] = kept[e]
                 break
             share = POLISH if met else 1.0
             forcing = max((POLISH if met else FINAL_SHARE) * goal, FORCING * largest)

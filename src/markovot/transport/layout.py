@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from markovot.transport.rows import Rows
+from markovot.transport.rows import Rows, array
 from markovot.transport.simd import LANES
 
 
@@ -25,7 +25,7 @@ def _once(build: Callable[..., Any]) -> Callable[..., Any]:
 
 def side_arrays(rows: Rows) -> tuple[Any, Any, Any]:
     """Pointers, indices and weights."""
-    return rows.indptr.numpy(), rows.indices.numpy(), rows.values.numpy()
+    return array(rows.indptr), array(rows.indices), array(rows.values)
 
 
 @_once

@@ -30,6 +30,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from markovot.transport.units import ROUND_OFF
+
 MACHINE_EPSILON = 2.0**-52
 TINY = 1e-300  # floor of column sums inside logarithms
 
@@ -126,7 +128,7 @@ def solve_transport(
     log_a, log_b = a.log(), b.log()
     low, high = _local_range(a, b, cost)
     centred = cost - low[:, None, None]  # rounding then follows the range, not the size, of the costs
-    rounding = 8 * MACHINE_EPSILON * (torch.maximum(low.abs(), high.abs()) + epsilon)
+    rounding = ROUND_OFF * (torch.maximum(low.abs(), high.abs()) + 2 * epsilon)
     goal = (gap - 2 * rounding).clamp_min(0)
     distance = high - low if init is None else torch.zeros_like(low) if change is None else change
     if a.shape[1] < b.shape[1]:
@@ -208,6 +210,8 @@ class _Run:
     num_iter: Tensor
     best: Tensor  # smallest marginal error at the wanted epsilon, and the trials since it was reached
     stale: Tensor
+    best_g: Tensor  # where the bounds were closest at the wanted epsilon, and how close
+    best_width: Tensor
     done: Tensor  # stands still until it is taken out
 
     def select(self, keep: Tensor) -> "_Run":
@@ -235,7 +239,7 @@ def _start(
         direction=torch.zeros_like(b), step=zeros + 1, slope=zeros, radius=RADIUS * level,
         forced=~flag, sinkhorn=flag, rate=zeros + 1, rejected=count, level=level, age=count,
         warm=flag if init is None else ~flag, last_g=g, last_level=zeros + torch.inf, num_iter=count,
-        best=zeros + torch.inf, stale=count, done=flag,
+        best=zeros + torch.inf, stale=count, best_g=g, best_width=zeros + torch.inf, done=flag,
     )  # fmt: skip
 
 
@@ -253,9 +257,9 @@ def _maximise(run: _Run, max_iter: int) -> tuple[Tensor, Tensor]:
         if num_newton:
             _aim_newton(run, rows, newton)
         if num_done > len(run.done) // 4:
-            g[run.index], num_iter[run.index] = run.g, run.num_iter
+            g[run.index], num_iter[run.index] = _best_point(run), run.num_iter
             run = run.select(~run.done)
-    g[run.index], num_iter[run.index] = run.g, run.num_iter
+    g[run.index], num_iter[run.index] = _best_point(run), run.num_iter
     return g, num_iter
 
 
@@ -296,6 +300,11 @@ def _try(run: _Run) -> Tensor:
     return rows
 
 
+def _best_point(run: _Run) -> Tensor:
+    """The potentials with the closest bounds so far: steps that follow, for a smaller gap, may miss it by more."""
+    return torch.where(run.best_width.isfinite()[:, None], run.best_g, run.g)
+
+
 def _width(run: _Run) -> Tensor:
     """Distance between the bounds that follow from the marginal error, whether for f or for g."""
     return 0.5 * run.error * (run.spread + torch.maximum(_osc(run.g, run.b > 0), run.spread))
@@ -309,7 +318,11 @@ def _is_done(run: _Run) -> Tensor:
     run.best = torch.where(final & better, run.error, run.best)
     run.stale = torch.where(final & ~better, run.stale + 1, 0)
     stuck = (run.stale >= PATIENCE) & (run.error <= 100 * noise)
-    return final & ((_width(run) <= run.goal) | (run.error <= noise) | stuck)
+    width = _width(run)
+    closer = final & (width < run.best_width)
+    run.best_g = torch.where(closer[:, None], run.g, run.best_g)
+    run.best_width = torch.where(closer, width, run.best_width)
+    return final & ((width <= run.goal) | (run.error <= noise) | stuck)
 
 
 def _choose(run: _Run) -> Tensor:

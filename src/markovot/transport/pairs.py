@@ -10,7 +10,7 @@ from markovot.transport.forcing import LINEAR_STEPS, START_STEPS
 from markovot.transport.kernels import Lanes, Side
 from markovot.transport.kernels_pairs import Answer, Members, Setting
 from markovot.transport.kernels_policy import Control
-from markovot.transport.rows import Rows
+from markovot.transport.rows import Rows, array
 
 # A pair with more plan entries than this (8 MiB of plans) is left to the engines, which share it among threads.
 PAIR_ENTRIES = 1 << 20
@@ -34,7 +34,7 @@ def members(rows: Rows, law: NDArray[np.float64]) -> Members:
         rows: their transition rows.
         law: their initial laws, one after another without padding.
     """
-    sizes = rows.sizes.numpy()
+    sizes = array(rows.sizes)
     fields, _ = layout.lane_arrays(rows, layout.state_order(rows), 1)
     degrees = rows.degrees.numpy()
     fullness = np.sqrt((degrees.astype(np.float64) ** 2).sum(axis=1) / sizes)
@@ -71,5 +71,7 @@ def solve_pairs(
     found = Solved(np.empty(num), np.empty(num), np.empty(num), np.zeros(num, dtype=np.int64))
     control = Control(True, False, max_iter, START_STEPS, LINEAR_STEPS)
     kernel = kernels_exact_pairs.solve_pairs if setting.epsilon == 0 else kernels_pairs.solve_pairs
-    kernel(pairs, xs, ys, table, setting, control, Answer(*found))
+    kernel(
+        np.ascontiguousarray(pairs), xs, ys, np.ascontiguousarray(table), setting, control, Answer(*found)
+    )
     return found

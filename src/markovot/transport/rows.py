@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -58,3 +59,17 @@ class Rows:
         dense = self.values.new_zeros(batch, n, n)
         dense[chain, row, self.indices] = self.values
         return dense
+
+
+def array(tensor: Tensor) -> NDArray[Any]:
+    """The numbers of a tensor as every kernel takes them: contiguous, in the tensor's own memory where that is.
+
+    numba compiles a kernel anew for each layout of its arrays, and takes an axis of stride 0, as `expand` makes it, for
+    one that holds numbers of its own.
+    """
+    return tensor.detach().contiguous().numpy()
+
+
+def flat(tensor: Tensor) -> NDArray[Any]:
+    """The same in a row."""
+    return array(tensor).reshape(-1)

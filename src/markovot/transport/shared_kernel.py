@@ -22,6 +22,7 @@ from markovot.transport.newton import MACHINE_EPSILON, solve_transport
 from markovot.transport.rows import Rows
 from markovot.transport.shared_steps import TINY, State, accept, aim_newton, begin, count_left, evaluate, put
 from markovot.transport.torch_common import TorchEngine, ranges
+from markovot.transport.units import ROUND_OFF
 
 # Of the exponents: exp(-600) = 1e-261, and sums of products of such weights are still normal numbers.
 SAFE_RANGE = 600.0
@@ -119,7 +120,7 @@ class SharedKernelEngine(TorchEngine):
         self._shift(cost, active)
         self.cost = cost
         spread = self._range(cost)
-        rounding = 8 * MACHINE_EPSILON * (cost.abs().flatten(1).amax(dim=1) + self.epsilon)
+        rounding = ROUND_OFF * (cost.abs().flatten(1).amax(dim=1) + 2 * self.epsilon)
         goal = (gap - 2 * rounding).clamp_min(0)
         # Sinkhorn's potentials obey osc(g) <= osc(C), so that this marginal error gives the wanted gap.
         target = (goal / (spread + MACHINE_EPSILON)).clamp_min(1e-13)

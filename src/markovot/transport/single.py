@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from markovot.transport import newton
+from markovot.transport.rows import array
 from markovot.transport.threads import own_threads, run
 
 # Up to this many states on the smaller side, the compiled kernel is the faster one; beyond, BLAS in the torch solver.
@@ -78,7 +79,7 @@ def _exact(a: Tensor, b: Tensor, cost: Tensor) -> Coupled:
         torch.zeros(num, dtype=torch.int64),
     )  # fmt: skip
     fields = (found.lower, found.upper, found.f, found.g, found.plan, found.num_iter)
-    problems, arrays = (tuple(tensor.numpy() for tensor in tensors) for tensors in ((a, b, cost), fields))
+    problems, arrays = (tuple(map(array, tensors)) for tensors in ((a, b, cost), fields))
     run(
         lambda tasks: kernels_exact_single.solve_problems(tasks, problems, arrays),
         np.stack([np.arange(num), np.arange(1, num + 1)], axis=1),
@@ -94,14 +95,14 @@ def _compiled(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor, gap: Tensor, 
     num = len(a)
     swap = a.shape[1] < b.shape[1]  # the Newton systems are those of the second side
     sides = (b, a, cost.mT.contiguous()) if swap else (a, b, cost)
-    start = torch.zeros_like(sides[1]) if swap or init is None else init.clone()
+    start = torch.zeros_like(sides[1]) if swap or init is None else init.clone(memory_format=torch.contiguous_format)
     lower, upper = torch.zeros_like(epsilon), torch.zeros_like(epsilon)
     count = torch.zeros(num, dtype=torch.int64)
     first = np.arange(0, num, LANES)
-    problems = tuple(side.numpy() for side in sides)
-    found = tuple(tensor.numpy() for tensor in (start, lower, upper, count))
+    problems, found = tuple(map(array, sides)), tuple(map(array, (start, lower, upper, count)))
+    wanted = array(epsilon), array(gap)
     run(
-        lambda tasks: kernels_single.solve_problems(tasks, problems, (epsilon.numpy(), gap.numpy()), *found),
+        lambda tasks: kernels_single.solve_problems(tasks, problems, wanted, *found),
         np.stack([first, np.minimum(first + LANES, num)], axis=1),
         np.full(first.size, 20 * LANES * a.shape[1] * b.shape[1]),
     )
@@ -109,7 +110,6 @@ def _compiled(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor, gap: Tensor, 
     if swap:
         # from the potentials of the first side to those of the second: one half-step, which also makes the rows exact
         g, other = torch.empty_like(b), torch.empty_like(sides[2])
-        kernels_single.finish(problems, epsilon.numpy(), start.numpy(), g.numpy(), other.numpy())
-    unswapped = tuple(tensor.numpy() for tensor in (a, b, cost))
-    kernels_single.finish(unswapped, epsilon.numpy(), g.numpy(), f.numpy(), plan.numpy())
+        kernels_single.finish(problems, wanted[0], found[0], array(g), array(other))
+    kernels_single.finish(tuple(map(array, (a, b, cost))), wanted[0], array(g), array(f), array(plan))
     return Coupled(lower, upper, f, g, plan, count)

@@ -1,0 +1,89 @@
+"""What costs are measured in, and what a distance cannot leave.
+
+A distance of costs `s D` with regularisation `s epsilon` is s times that of D with epsilon. Products of residuals would
+leave the range of floating point numbers where costs are of the order of 1e-200 or 1e200, so such costs are divided
+by a power of two, which rounds nothing, and what comes out is multiplied by it.
+
+Where epsilon is far above the range R of the costs, plans are all but independent. The value at an epsilon above
+`LARGEST_EPSILON R` lies between the value at this one and the cost of the independent coupling, which are no more than
+`R / (8 LARGEST_EPSILON)` apart (Hoeffding's lemma). Logarithms are rounded by a share of epsilon, so a larger epsilon
+is replaced by this one. What engines allow for rounding, `ROUND_OFF` of the costs and twice as much of epsilon, covers
+both.
+
+A distance lies between the least and the largest ground cost, for every epsilon: KL is not negative, and zero for the
+independent coupling. Two copies of one chain can move together: then d is the least cost, where epsilon is 0 and each
+state has that cost to itself.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Costs whose range lies between 2^-256 and 2^256 are left as they are.
+SAFE_EXPONENT = 256
+# Beyond 2^-1000 and 2^1000, factors would overflow themselves.
+MOST_EXPONENT = 1000
+LARGEST_EPSILON = 1e7
+ROUND_OFF = 8 * 2.0**-52
+
+
+class Unit(NamedTuple):
+    """What the numbers of each item are measured in."""
+
+    size: Tensor | None = None  # (P,), None: all are one
+
+    def outside(self, values: Tensor) -> Tensor:
+        """Values of the items (P, *), as those who gave the costs measure them; differentiable."""
+        return values if self.size is None else values * self.size.view(-1, *(1,) * (values.dim() - 1))
+
+    @property
+    def is_one(self) -> bool:
+        """Whether inside and outside are the same."""
+        return self.size is None
+
+
+class Measured(NamedTuple):
+    """Costs and epsilon, in units of their own."""
+
+    ground: Tensor  # (P, n, m)
+    epsilon: Tensor  # (P,)
+    unit: Unit
+
+
+def power_of_two(size: Tensor) -> Tensor:
+    """The power of two at or below each positive number, float64."""
+    exponent = torch.frexp(size).exponent - 1
+    return torch.exp2(exponent.clamp(-MOST_EXPONENT, MOST_EXPONENT).double())
+
+
+def measure(ground: Tensor, epsilon: Tensor, limits: tuple[Tensor, Tensor], *, bounded: bool = True) -> Measured:
+    """Choose the unit of each item.
+
+    Args:
+        ground: costs (P, n, m), float64.
+        epsilon: (P,).
+        limits: the least and the largest cost of each item, (P,).
+        bounded: whether the costs of all transport problems stay within the limits, so that a large epsilon may be
+            replaced.
+    """
+    low, high = limits
+    spread, size = high - low, torch.maximum(low.abs(), high.abs())
+    base = torch.where(spread > 0, spread, size)
+    extreme = (base > 0) & ((base < 2.0**-SAFE_EXPONENT) | (base > 2.0**SAFE_EXPONENT)) & base.isfinite()
+    largest = LARGEST_EPSILON if bounded else torch.inf
+    most = largest * torch.where(base > 0, base, 1.0)
+    if not bool((extreme | (epsilon.detach() > most)).any()):
+        return Measured(ground, epsilon, Unit())
+    unit = torch.where(extreme, power_of_two(torch.where(extreme, base, 1.0)), 1.0)
+    most = largest * torch.where(base > 0, base / unit, 1.0)
+    return Measured(ground / unit[:, None, None], torch.minimum(epsilon / unit, most), Unit(unit))
+
+
+def confined(value: Tensor, bound: Tensor, limits: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The interval `value +- bound` without what lies outside the limits: its middle, and half its width."""
+    low, high = limits
+    below, above = value - bound, value + bound
+    kept = ((below >= low) & (above <= high)) | ~bound.isfinite()
+    below, above = (torch.minimum(torch.maximum(end, low), high) for end in (below, above))
+    return torch.where(kept, value, 0.5 * (below + above)), torch.where(kept, bound, 0.5 * (above - below))
