@@ -221,6 +221,10 @@ class Problem(NamedTuple):
     entries: tuple[Entries, Entries]  # where the rows may vary
     mask: Tensor | None  # bool (P, n, m): pairs of real states; None: all
 
+    def chains(self, item: int) -> tuple[Rows, Rows]:
+        """The two chains of an item, without padding."""
+        return chains_of(self.rows, self.pairs, item)
+
 
 def meet_themselves(problem: Any) -> Tensor:
     """Items of exact transport between two copies of one chain whose states have the least cost to themselves, (P,).
@@ -250,6 +254,11 @@ def _equal(x: Rows, y: Rows) -> bool:
     return x is y or all(torch.equal(getattr(x, part), getattr(y, part)) for part in parts)
 
 
+def chains_of(rows: tuple[Rows, Rows], pairs: tuple[Tensor, Tensor], item: int) -> tuple[Rows, Rows]:
+    """The two chains of an item, without padding."""
+    return rows[0].alone(int(pairs[0][item])), rows[1].alone(int(pairs[1][item]))
+
+
 def solve(problem: Problem, solver: Solver, *, init: Solved | None = None, polish: bool = False) -> Solved:
     """Find C* and the initial coupling to the solver's tolerance.
 
@@ -263,8 +272,8 @@ def solve(problem: Problem, solver: Solver, *, init: Solved | None = None, polis
         The solved problem. Items that miss the tolerance are told by `fixed_point.status`; nothing is raised.
     """
     inputs = problem.inputs
-    classes = engine_classes(*problem.rows, inputs.epsilon, lambda: cost_range(inputs.ground, problem.mask))
-    for engine_class in classes:
+    epsilon, measured = inputs.epsilon, lambda: cost_range(inputs.ground, problem.mask)
+    for engine_class in engine_classes(problem.rows, problem.pairs, epsilon, measured):
         engine = engine_class(*problem.rows, *problem.pairs, inputs.epsilon)
         if init is not None:
             engine.warm_start(init.bellman.engine)

@@ -141,6 +141,8 @@ def _smallest(values: Tensor, mask: Tensor | None) -> Tensor:
 
 def cost_limits(ground: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """The least and the largest of a cost's real entries, (P,) each."""
+    if mask is None:
+        return torch.aminmax(ground.flatten(1), dim=1)
     return _smallest(ground, mask), _largest(ground, mask)
 
 

@@ -6,7 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from markovot.transport.rows import Rows
+
 Entries = tuple[Tensor, Tensor, Tensor]
+Chains = tuple[Rows, Rows]  # those of one pair, without padding
+_TINY = np.finfo(np.float64).tiny
 
 
 def check_pair(batch: torch.Size, shape: tuple[int, int], states: tuple[int, int], *, instead: str) -> None:
@@ -26,19 +30,51 @@ def check_item(item: int, num_items: int) -> None:
         raise IndexError(f"transition_coupling: no item {item} in a batch of {num_items}.")
 
 
-def of_states(entries: Entries, shape: tuple[int, int], states: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """The coupling of the rows of two states, dense (n, m)."""
-    row, column, mass = entries
+def of_states(
+    entries: Entries, shape: tuple[int, int], chains: Chains, states: tuple[int, int], dtype: torch.dtype
+) -> Tensor:
+    """The coupling of the rows of two states, dense (n, m); its marginals are the rows, to within rounding."""
+    row, column, mass = (part.cpu().numpy() for part in entries)
     (n, m), (i, j) = shape, states
     chosen = row == i * m + j
-    dense = torch.zeros(n * m, dtype=torch.float64, device=mass.device)
-    return dense.index_add(0, column[chosen], mass[chosen]).view(n, m).to(dtype)
+    plan = np.zeros(n * m)
+    plan[column[chosen]] = _onto_rows((row[chosen], column[chosen], mass[chosen]), m, chains)
+    return torch.from_numpy(plan).view(n, m).to(entries[2].device, dtype)
 
 
-def of_chains(entries: Entries, shape: tuple[int, int]) -> Any:
-    """The coupled chain on pairs of states, a SciPy sparse array (nm, nm)."""
+def of_chains(entries: Entries, shape: tuple[int, int], chains: Chains) -> Any:
+    """The coupled chain on pairs of states, a SciPy sparse array (nm, nm); each row couples two rows likewise."""
     from scipy.sparse import coo_array
 
     n, m = shape
-    row, column, mass = (np.asarray(part.cpu()) for part in entries)
-    return coo_array((mass, (row, column)), shape=(n * m, n * m)).tocsr()
+    row, column, mass = (part.cpu().numpy() for part in entries)
+    return coo_array((_onto_rows((row, column, mass), m, chains), (row, column)), shape=(n * m, n * m)).tocsr()
+
+
+def _onto_rows(entries: tuple[Any, Any, Any], m: int, chains: Chains) -> Any:
+    """The masses of plans, rounded onto the rows that they couple.
+
+    Rows and columns that have too much are scaled down; what then is missing is added as a product (Altschuler, Weed,
+    Rigollet: Near-linear time approximation algorithms for optimal transport via Sinkhorn iteration, 2017).
+    """
+    row, column, mass = entries
+    x, y = (rows.to_dense()[0].cpu().numpy() for rows in chains)
+    (k, l), width = divmod(column, m), max(len(x), len(y))
+    a, b = x[row // m, k], y[row % m, l]
+    in_row, in_column = _Sums(row * width + k), _Sums(row * width + l)
+    mass = mass * np.minimum(1.0, a / np.maximum(in_row(mass), _TINY))
+    mass = mass * np.minimum(1.0, b / np.maximum(in_column(mass), _TINY))
+    missing_a, missing_b = np.maximum(a - in_row(mass), 0.0), np.maximum(b - in_column(mass), 0.0)
+    # A row's miss stands at each of its entries: divided among them, it counts once.
+    whole = _Sums(row)(missing_a / in_row(np.ones_like(mass)))
+    return mass + missing_a * missing_b / np.maximum(whole, _TINY)
+
+
+class _Sums:
+    """Sums over entries with the same key, given back at each of them."""
+
+    def __init__(self, keys: Any) -> None:
+        _, self._group = np.unique(keys, return_inverse=True)
+
+    def __call__(self, values: Any) -> Any:
+        return np.bincount(self._group, weights=values)[self._group]

@@ -1,7 +1,7 @@
 """The public distances: check the input, choose an engine, solve, attach the gradient."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from markovot.calls import DistanceCall, Outputs
 from markovot.chains import MarkovChain, as_chain
 from markovot.costs import resolve_cost
 from markovot.fixed_point import PolicyIteration, Solver, check_solver
+from markovot.parts import Part, divide, joined, listed, located, same_parts
 from markovot.solution import ChainSolution, Status, rounded, statuses
 from markovot.transport.units import Unit
 
@@ -108,17 +109,24 @@ def discounted_wl(
     inputs = Inputs(scale.ground, *common[1:], delta, scale.epsilon)
     _check_init(init, batch, x, y)
     derivatives = recording(*inputs)
-    start = init._details.solved if init is not None and init._details.unit.is_one and scale.unit.is_one else None
     rows = None if is_wrapped(x.parameter) or is_wrapped(y.parameter) else (x.rows(), y.rows())
-    call = DistanceCall(place, rows, solver, start, polish=derivatives)
-    found = Outputs(*call(*inputs)) if derivatives else call.solve(*(tensor.detach() for tensor in inputs))
-    solved = call.solved
+    parts = divide(place, rows, inputs)
+    starts = _starts(init, parts) if scale.unit.is_one else [None] * len(parts)
+    calls = [
+        DistanceCall(part.layout, part.rows, solver, start, polish=derivatives)
+        for part, start in zip(parts, starts, strict=True)
+    ]
+    found = []
+    for part, call in zip(parts, calls, strict=True):
+        given = part.take(inputs)
+        found.append(Outputs(*call(*given)) if derivatives else call.solve(*(tensor.detach() for tensor in given)))
+    answer = Answer(parts, [call.solved for call in calls], scale.unit, (x, y))
     # Under vmap the outputs hide its axes; what is no tensor, and what errors say, has them before the batch.
-    whole = batch if call.fold is None else torch.Size((len(solved.wanted) // max(1, batch.numel()), *batch))
-    if throw and not all(status is Status.CONVERGED for status in solved.fixed_point.status):
-        wanted = scale.unit.outside(solved.wanted).view(whole)
-        _package(solved, Outputs.of(solved), scale.unit, (whole, whole), (x, y)).raise_unless_converged(wanted)
-    return _package(solved, found, scale.unit, (batch, whole), (x, y))
+    whole = batch if calls[0].fold is None else torch.Size((len(answer.wanted) // max(1, batch.numel()), *batch))
+    if throw and not all(status is Status.CONVERGED for status in answer.status):
+        plain = [Outputs.of(solved) for solved in answer.solved]
+        _package(answer, answer.joined(plain), whole, whole).raise_unless_converged(answer.wanted.view(whole))
+    return _package(answer, answer.joined(found), batch, whole)
 
 
 def _refuse_init(init: Any) -> None:
@@ -138,25 +146,61 @@ def _check_init(init: Any, batch: torch.Size, x: MarkovChain, y: MarkovChain) ->
         )
 
 
-def _package(
-    solved: Solved,
-    found: Outputs,
-    unit: Unit,
-    shapes: tuple[torch.Size, torch.Size],
-    chains: tuple[MarkovChain, MarkovChain],
-) -> ChainSolution:
-    """The solution of a batch; `shapes` are its own, and that of all solved items, of which vmap may hide a part."""
-    dtype, (batch, whole) = chains[0].dtype, shapes
-    value, bound = rounded(unit.outside(found.value), unit.outside(found.error_bound), dtype)
-    details = _Details(solved, unit, batch, chains)
+def _starts(init: ChainSolution | None, parts: list[Part]) -> list[Solved | None]:
+    """Of an earlier solution what each part can start from; nothing where it was cut in other parts."""
+    if init is not None:
+        answer = init._details.answer
+        if answer.unit.is_one and same_parts(answer.parts, parts):
+            return list(answer.solved)
+    return [None] * len(parts)
+
+
+class Answer(NamedTuple):
+    """A solved batch, in parts, and what it was asked for."""
+
+    parts: list[Part]
+    solved: list[Solved]  # one for each part
+    unit: Unit
+    chains: tuple[MarkovChain, MarkovChain]
+
+    @property
+    def status(self) -> list[Status]:
+        """That of every item."""
+        return listed(self.parts, lambda number: self.solved[number].fixed_point.status)
+
+    @property
+    def wanted(self) -> Tensor:
+        """The error that every item was to meet, in units of the cost, (P,)."""
+        return self.unit.outside(joined(self.parts, [solved.wanted for solved in self.solved]))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The numbers of states n and m, padding included."""
+        return self.chains[0].num_states, self.chains[1].num_states
+
+    def joined(self, found: list[Outputs]) -> Outputs:
+        """The outputs of the batch from those of the parts, in units of the cost."""
+        (n, m), parts, outside = self.shape, self.parts, self.unit.outside
+        value, cost_to_go, bound, num_iter, plan, f, g = zip(*found, strict=True)
+        return Outputs(
+            outside(joined(parts, value)), outside(joined(parts, cost_to_go, n, m)), outside(joined(parts, bound)),
+            joined(parts, num_iter), joined(parts, plan, n, m), outside(joined(parts, f, n)),
+            outside(joined(parts, g, m)),
+        )  # fmt: skip
+
+
+def _package(answer: Answer, found: Outputs, batch: torch.Size, whole: torch.Size) -> ChainSolution:
+    """The solution of a batch; `whole` is the shape of all solved items, of which vmap may hide a part."""
+    details = _Details(answer, batch)
+    value, bound = rounded(found.value, found.error_bound, answer.chains[0].dtype)
     return ChainSolution(
         value=value.view(batch),
         error_bound=bound.view(batch),
-        status=statuses(solved.fixed_point.status, whole),
+        status=statuses(answer.status, whole),
         num_iter=found.num_iter.view(batch),
         plan=details.shaped(found.plan),
-        potentials=(details.shaped(unit.outside(found.f)), details.shaped(unit.outside(found.g))),
-        cost_to_go=details.shaped(unit.outside(found.cost_to_go)),
+        potentials=(details.shaped(found.f), details.shaped(found.g)),
+        cost_to_go=details.shaped(found.cost_to_go),
         _details=details,
     )
 
@@ -164,14 +208,20 @@ def _package(
 class _Details:
     """What a solution computes only when asked."""
 
-    def __init__(
-        self, solved: Solved, unit: Unit, batch: torch.Size, chains: tuple[MarkovChain, MarkovChain]
-    ) -> None:
-        self.solved = solved
-        self.unit = unit
-        self.chains = chains
+    def __init__(self, answer: Answer, batch: torch.Size) -> None:
+        self.answer = answer
+        self.chains = answer.chains
         self._batch = batch
-        self._dtype = chains[0].dtype
+        self._dtype = answer.chains[0].dtype
+
+    @property
+    def solved(self) -> Solved:
+        """What was found of a single pair."""
+        return self.answer.solved[0]
+
+    @property
+    def unit(self) -> Unit:
+        return self.answer.unit
 
     def shaped(self, values: Tensor) -> Tensor:
         return values.to(self._dtype).view(*self._batch, *values.shape[1:])
@@ -179,12 +229,13 @@ class _Details:
     @property
     def cost_to_go_error(self) -> Tensor:
         self._refuse_hidden()
-        found = self.solved.cost_to_go, self.solved.fixed_point.enclosure.radius
-        cost, error = (self.unit.outside(each) for each in found)
-        return rounded(cost, error, self._dtype)[1].view(self._batch)
+        outside, parts = self.unit.outside, self.answer.parts
+        cost = joined(parts, [solved.cost_to_go for solved in self.answer.solved], *self.answer.shape)
+        error = joined(parts, [solved.fixed_point.enclosure.radius for solved in self.answer.solved])
+        return rounded(outside(cost), outside(error), self._dtype)[1].view(self._batch)
 
     def _refuse_hidden(self) -> None:
-        if len(self.solved.wanted) != math.prod(self._batch):
+        if len(self.answer.wanted) != math.prod(self._batch):
             raise NotImplementedError(
                 "alignment, coupling: inside a transform such as torch.func.vmap they have no shape of their own. Give "
                 "discounted_wl a batch; or take the gradient of the value in the cost, which is the alignment."
@@ -192,17 +243,23 @@ class _Details:
 
     def alignment(self) -> Tensor:
         self._refuse_hidden()
-        delta = self.solved.inputs.discount[:, None, None]
-        return self.shaped(delta * self.solved.occupation())
+        found = [solved.inputs.discount[:, None, None] * solved.occupation() for solved in self.answer.solved]
+        return self.shaped(joined(self.answer.parts, found, *self.answer.shape))
+
+    def _couplings(self, item: int) -> tuple[couplings.Entries, couplings.Chains]:
+        number, place = located(self.answer.parts, item)
+        part, solved = self.answer.parts[number], self.answer.solved[number]
+        found = part.entries(solved.bellman.engine.couplings(place), self.answer.shape[1])
+        return found, solved.problem.chains(place)
 
     def coupling(self, i: int, j: int) -> Tensor:
         self._refuse_hidden()
-        n, m = self.solved.outer.plan.shape[1:]
-        couplings.check_pair(self._batch, (n, m), (i, j), instead="transition_coupling(item)")
-        return couplings.of_states(self.solved.bellman.engine.couplings(0), (n, m), (i, j), self._dtype)
+        couplings.check_pair(self._batch, self.answer.shape, (i, j), instead="transition_coupling(item)")
+        entries, chains = self._couplings(0)
+        return couplings.of_states(entries, self.answer.shape, chains, (i, j), self._dtype)
 
     def transition_coupling(self, item: int) -> Any:
         self._refuse_hidden()
         couplings.check_item(item, math.prod(self._batch))
-        n, m = self.solved.outer.plan.shape[1:]
-        return couplings.of_chains(self.solved.bellman.engine.couplings(item), (n, m))
+        entries, chains = self._couplings(item)
+        return couplings.of_chains(entries, self.answer.shape, chains)

@@ -1,75 +1,19 @@
 """Distances of chains that walk for a finite or any other random time: the public functions."""
 
 import numbers
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from markovot import couplings, recursion, validate
+from markovot import validate
 from markovot._eager import eagerly
-from markovot._implicit import implicit
-from markovot._transforms import recording
-from markovot.assembly import batch_shape, common_inputs, layout, measured
+from markovot.assembly import batch_shape
 from markovot.chains import MarkovChain, as_chain
 from markovot.costs import resolve_cost
 from markovot.fixed_point import PolicyIteration, Solver, check_solver
-from markovot.recursion import Inputs, Problem, Solved
-from markovot.solution import ChainSolution, rounded, statuses
-from markovot.transport.units import Unit
-
-
-@dataclass(frozen=True, eq=False)
-class HorizonSolution(ChainSolution):
-    """The distance of two Markov chains at a random time T, with the optimal couplings behind it.
-
-    Attributes:
-        cost_to_go: C^(0), the distance from every pair of first states (*batch, n, m); differentiable.
-    """
-
-    @property
-    def alignment(self) -> Tensor:
-        """The law of (X_T, Y_T) for the optimally coupled chains, a probability on pairs of states (*batch, n, m).
-
-        It says how the states of X and Y correspond, and it is the gradient of the distance in the cost. Computed on
-        first use by one pass over the levels.
-        """
-        return self._details.alignment()
-
-    def coupling(self, i: int, j: int, step: int = 0) -> Tensor:
-        """The optimal coupling of the rows `x[i]` and `y[j]` at a step: it changes with the time that is left.
-
-        Args:
-            i: a state of x, counted from 0.
-            j: a state of y.
-            step: from time `step` to `step + 1`.
-
-        Returns:
-            A dense tensor (n, m) with marginals `x[i]` and `y[j]`.
-
-        Raises:
-            ValueError: the solution is of a batch; `transition_coupling(item)` serves these.
-            IndexError: no such states; no such step.
-        """
-        return self._details.coupling(i, j, step)
-
-    def transition_coupling(self, item: int = 0, step: int = 0) -> Any:
-        """The optimal coupled chain on pairs of states at a step: a SciPy sparse array (nm, nm), rows summing to one.
-
-        Args:
-            item: which item of a batch, counted in row-major order.
-            step: from time `step` to `step + 1`. From the last level of a law with a tail on, it stays the same.
-
-        Returns:
-            A `scipy.sparse.csr_array`. Row `i * m + j` holds the coupling of `x[i]` and `y[j]`, column `k * m + l` the
-            next pair. Computed at each call, by one sweep over the local problems.
-
-        Raises:
-            IndexError: no such item; no such step.
-        """
-        return self._details.transition_coupling(item, step)
+from markovot.horizon_solution import HorizonSolution, distance
 
 
 @eagerly
@@ -134,7 +78,7 @@ def wl(
     check_solver(solver)
     batch = batch_shape(ground.shape[:-2], epsilon=epsilon.shape)
     hazards = torch.zeros(*batch, depth, dtype=torch.float64, device=x.device)
-    return _distance((x, y), ground, (hazards, None, epsilon), batch, solver, throw=throw)
+    return distance((x, y), ground, (hazards, None, epsilon), batch, solver, throw=throw)
 
 
 @eagerly
@@ -210,7 +154,7 @@ def horizon_wl(
         shapes["tail"] = tail.shape
     check_solver(solver)
     batch = batch_shape(ground.shape[:-2], **shapes)
-    return _distance((x, y), ground, (_hazards(law), tail, epsilon), batch, solver, throw=throw)
+    return distance((x, y), ground, (_hazards(law), tail, epsilon), batch, solver, throw=throw)
 
 
 def truncated(
@@ -227,7 +171,7 @@ def truncated(
     depth = _check_depth(depth)
     batch = batch_shape(ground.shape[:-2], delta=delta.shape, epsilon=epsilon.shape)
     hazards = delta[..., None].expand(*delta.shape, depth)
-    return _distance(chains, ground, (hazards, None, epsilon), batch, solver, throw=throw)
+    return distance(chains, ground, (hazards, None, epsilon), batch, solver, throw=throw)
 
 
 def _check_depth(depth: Any) -> int:
@@ -274,115 +218,3 @@ def _hazards(law: Tensor) -> Tensor:
     later = law.flip(-1).cumsum(-1).flip(-1)
     reached = later > 0
     return torch.where(reached, law / torch.where(reached, later, 1.0), 1.0)[..., :-1]
-
-
-def _distance(
-    chains: tuple[MarkovChain, MarkovChain],
-    ground: Tensor,
-    horizon: tuple[Tensor, Tensor | None, Tensor],
-    batch: torch.Size,
-    solver: Solver,
-    *,
-    throw: bool,
-) -> HorizonSolution:
-    """Solve, attach the gradient, and package; `horizon` are the hazards, the tail and epsilon."""
-    hazards, tail, epsilon = horizon
-    common, place = common_inputs(*chains, ground, batch), layout(*chains, batch)
-    scale = measured(common.ground, epsilon.expand(batch).reshape(-1), place.mask)
-    inputs = Inputs(
-        scale.ground,
-        *common[1:],
-        hazards.expand(*batch, hazards.shape[-1]).reshape(batch.numel(), hazards.shape[-1]),
-        (torch.ones_like(epsilon) if tail is None else tail).expand(batch).reshape(-1),
-        scale.epsilon,
-    )
-    needs_gradient = recording(*inputs)
-    solved: Solved | None = None
-
-    def run(*tensors: Tensor) -> tuple[tuple[Tensor, Tensor], Any]:
-        nonlocal solved
-        given = Inputs(*(tensor.contiguous() for tensor in tensors))
-        problem = Problem(given, (chains[0].rows(), chains[1].rows()), *place, has_tail=tail is not None)
-        solved = recursion.solve(problem, solver, polish=needs_gradient)
-        return (solved.value, solved.cost_to_go), solved.pullback
-
-    if needs_gradient:
-        value, cost_to_go = implicit(run, *inputs)
-    else:
-        (value, cost_to_go), _ = run(*(tensor.detach() for tensor in inputs))
-    assert solved is not None
-    solution = _package(solved, (value, cost_to_go), scale.unit, batch, chains)
-    if throw:
-        solution.raise_unless_converged(scale.unit.outside(solved.wanted).view(batch))
-    return solution
-
-
-def _package(
-    solved: Solved,
-    found: tuple[Tensor, Tensor],
-    unit: Unit,
-    batch: torch.Size,
-    chains: tuple[MarkovChain, MarkovChain],
-) -> HorizonSolution:
-    """The solution of a batch, from the differentiable values and costs to go."""
-    value, cost_to_go = (unit.outside(each) for each in found)
-    value, bound = rounded(value, unit.outside(solved.error_bound), chains[0].dtype)
-    details = _Details(solved, unit, batch, chains)
-    return HorizonSolution(
-        value=value.view(batch),
-        error_bound=bound.view(batch),
-        status=statuses(solved.status, batch),
-        num_iter=solved.num_iter.view(batch),
-        plan=details.shaped(solved.outer.plan),
-        potentials=(details.shaped(unit.outside(solved.outer.f)), details.shaped(unit.outside(solved.outer.g))),
-        cost_to_go=details.shaped(cost_to_go),
-        _details=details,
-    )
-
-
-class _Details:
-    """What a solution computes only when asked."""
-
-    def __init__(
-        self, solved: Solved, unit: Unit, batch: torch.Size, chains: tuple[MarkovChain, MarkovChain]
-    ) -> None:
-        self.chains = chains
-        self._solved = solved
-        self._unit = unit
-        self._batch = batch
-        self._dtype = chains[0].dtype
-
-    @property
-    def solved(self) -> Any:
-        raise TypeError(
-            "solution: it is of a finite horizon or of one with a law of its own, and here only a solution of "
-            "discounted_wl of depth infinity will do."
-        )
-
-    @property
-    def cost_to_go_error(self) -> Tensor:
-        cost, error = (self._unit.outside(each) for each in (self._solved.cost_to_go, self._solved.cost_error))
-        return rounded(cost, error, self._dtype)[1].view(self._batch)
-
-    def shaped(self, values: Tensor) -> Tensor:
-        return values.to(self._dtype).view(*self._batch, *values.shape[1:])
-
-    def alignment(self) -> Tensor:
-        return self.shaped(self._solved.occupation())
-
-    def coupling(self, i: int, j: int, step: int) -> Tensor:
-        n, m = self._solved.cost_to_go.shape[1:]
-        couplings.check_pair(self._batch, (n, m), (i, j), instead="transition_coupling(item, step)")
-        self._check_step("coupling", step)
-        return couplings.of_states(self._solved.couplings(0, step), (n, m), (i, j), self._dtype)
-
-    def transition_coupling(self, item: int, step: int) -> Any:
-        num, n, m = self._solved.cost_to_go.shape
-        couplings.check_item(item, num)
-        self._check_step("transition_coupling", step)
-        return couplings.of_chains(self._solved.couplings(item, step), (n, m))
-
-    def _check_step(self, name: str, step: int) -> None:
-        depth = self._solved.problem.depth
-        if step < 0 or (step >= depth and not self._solved.problem.has_tail):
-            raise IndexError(f"{name}: no step {step} in a walk of at most {depth} steps. They count from 0.")

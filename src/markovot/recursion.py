@@ -107,6 +107,10 @@ class Problem(NamedTuple):
         """The number of levels k above the last one."""
         return self.inputs.hazards.shape[1]
 
+    def chains(self, item: int) -> tuple[Rows, Rows]:
+        """The two chains of an item, without padding."""
+        return adjoint.chains_of(self.rows, self.pairs, item)
+
 
 class Levels(NamedTuple):
     """The horizon, level by level."""
@@ -311,7 +315,7 @@ def solve(problem: Problem, solver: Solver, *, polish: bool = False) -> Solved:
     stride = 1 if problem.depth * given.ground.nbytes <= KEPT_BYTES else math.ceil(math.sqrt(problem.depth))
     descent = Descent(problem, levels, gap, stride)
     tail = _solve_tail(problem, _tighter(solver, share), polish) if problem.has_tail else None
-    classes = engine_classes(*problem.rows, given.epsilon, lambda: spread)
+    classes = engine_classes(problem.rows, problem.pairs, given.epsilon, lambda: spread)
     cost, error = _last(problem, tail)
     if problem.depth:
         cost, error = _with_engine(classes, problem, lambda engine: _descend(engine, descent, tail, cost, error))

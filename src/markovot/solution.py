@@ -55,7 +55,8 @@ class Solution(Copyable):
         error_bound: certified: the true value lies within it of `value` (*batch).
         status: a `Status`, or for a batch an array of them.
         num_iter: iterations of the solver, a tensor (*batch).
-        plan: the optimal coupling of the two laws (*batch, n, m), a probability.
+        plan: the optimal coupling of the two laws (*batch, n, m): its rows sum to the one and its columns to the other,
+            to within rounding. It is as near to the optimal one as `error_bound` says: its cost is.
         potentials: the dual potentials f (*batch, n) and g (*batch, m) of `plan`, defined up to a constant that is
             added to one and taken from the other.
     """

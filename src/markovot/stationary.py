@@ -84,10 +84,7 @@ def of_dense(transition: Tensor, mask: Tensor | None = None) -> Tensor:
     def solve(matrices: Tensor) -> tuple[tuple[Tensor, ...], Any]:
         flat = matrices.reshape(-1, n, n).double()
         ground, closed = _examine(flat, real, transition.shape[:-2])
-        if n <= REDUCED:
-            laws = torch.from_numpy(_reduce(flat.cpu().numpy(), ground)).to(flat.device)
-        else:
-            laws = _grounded_laws(flat, ground, closed)
+        laws = _dense_laws(flat, real, ground, closed)
 
         def pullback(needed: tuple[bool, ...], grad: Tensor | None) -> tuple[Tensor | None, ...]:
             if grad is None:
@@ -118,10 +115,11 @@ def of_compressed(rows: Compressed, mask: Tensor | None = None) -> Tensor:
 
     def solve(values: Tensor) -> tuple[tuple[Tensor, ...], Any]:
         store = Compressed(rows.indptr.reshape(-1, n + 1).cpu(), rows.indices.cpu(), values.double().cpu())
-        solver: Any = _Reduced if n <= REDUCED else _Factorised
-        step = max(1, _CHUNK // (n * n)) if solver is _Reduced else 1
-        parts = _chunks(store, real.cpu(), step)
-        solvers = [solver(part, keep, rows.rows_shape[:-1], start) for part, keep, start in parts]
+        step = max(1, _CHUNK // (n * n)) if n <= REDUCED else 1
+        solvers: list[Any] = []
+        for part, keep, start in _chunks(store, real.cpu(), step):
+            solver = _Reduced if int(keep.sum(1).amax()) <= REDUCED else _Factorised
+            solvers.append(solver(part, keep, rows.rows_shape[:-1], start))
         laws = torch.cat([part.laws for part in solvers]).to(values.device)
 
         def pullback(needed: tuple[bool, ...], grad: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -283,6 +281,20 @@ def _raise_several(labels: Any, closed: Any, index: tuple[Any, ...]) -> None:
     )
 
 
+def _dense_laws(matrices: Tensor, real: Tensor, ground: Tensor, closed: Tensor) -> Tensor:
+    """Stationary laws (B, n): each chain by the way that suits its own size, whatever its padding."""
+    if matrices.shape[1] <= REDUCED:
+        return torch.from_numpy(_reduce(matrices.cpu().numpy(), ground)).to(matrices.device)
+    laws = torch.zeros_like(matrices[:, 0])
+    for chain, size in enumerate(real.sum(1).tolist()):
+        own, first = matrices[chain : chain + 1, :size, :size], ground[chain : chain + 1]
+        if size <= REDUCED:
+            laws[chain, :size] = torch.from_numpy(_reduce(own.cpu().numpy(), first)[0]).to(laws.device)
+        else:
+            laws[chain, :size] = _grounded_laws(own, first, closed[chain : chain + 1, :size])[0]
+    return laws
+
+
 def _reduce(matrices: Any, ground: Tensor) -> Any:
     """Stationary laws (B, n) by state reduction: remove state after state, watch the chain on the others."""
     count, n = matrices.shape[:2]
@@ -302,7 +314,7 @@ def _reduce(matrices: Any, ground: Tensor) -> Any:
     for k in range(1, n):
         visits[:, k] = (visits[:, :k] * p[:, :k, k]).sum(1)
     laws = np.empty((count, n))
-    laws[chains[:, None], order] = visits / visits.sum(1, keepdims=True)
+    laws[chains[:, None], order] = visits / visits.cumsum(1)[:, -1:]  # zeros at padding leave the very same bits
     return laws
 
 

@@ -269,7 +269,12 @@ def regularisation(value: Any, *, dtype: torch.dtype, device: torch.device) -> T
 def normalised(law: Tensor) -> Tensor:
     """A checked law, which sums to one as its dtype can, made to do so in float64; a constant factor for autograd."""
     law = law.double()
-    return law / law.detach().sum(-1, keepdim=True)
+    return law / sums(law.detach()).unsqueeze(-1)
+
+
+def sums(rows: Tensor) -> Tensor:
+    """Sums along the last dimension, from its beginning: padding, zeros at its end, changes no bit."""
+    return rows.cumsum(-1)[..., -1]
 
 
 def broadcast(*shapes: tuple[int, ...]) -> torch.Size:

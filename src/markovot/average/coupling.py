@@ -267,10 +267,10 @@ class _Details:
         item = self.solved.items[0]
         n, m = item.problem.joint.labels.shape
         couplings.check_pair(self._batch, (n, m), (i, j), instead="transition_coupling(item)")
-        return couplings.of_states(item.found.engine.couplings(0), (n, m), (i, j), self._dtype)
+        return couplings.of_states(item.found.engine.couplings(0), (n, m), item.problem.rows, (i, j), self._dtype)
 
     def transition_coupling(self, item: int) -> Any:
         couplings.check_item(item, math.prod(self._batch))
         one = self.solved.items[item]
         n, m = one.problem.joint.labels.shape
-        return couplings.of_chains(one.found.engine.couplings(0), (n, m))
+        return couplings.of_chains(one.found.engine.couplings(0), (n, m), one.problem.rows)

@@ -23,13 +23,13 @@ from markovot.average.operators import Sets
 from markovot.average.recurrence import Phases, joint_classes, phases, support
 from markovot.bellman import cost_range, tolerance
 from markovot.transport.engines import engine_classes
-from markovot.transport.rows import Rows
 from markovot.transport.shared_kernel import UnsafeRange
 from markovot.transport.threads import own_threads
 from markovot.transport.units import confined
 
 # Gains no further apart than this share of the range of the cost tie.
 TIE = 1e-12
+_FIRST = torch.zeros(1, dtype=torch.int64, device="cpu")
 
 
 class Inputs(NamedTuple):
@@ -130,7 +130,7 @@ class Solved:
         total = torch.zeros_like(given)
         entries = self.pairing.entries[side]
         for weight, item, chain in zip(weights, self.items, self.pairing.pairs[side].tolist(), strict=True):
-            pattern = None if entries.pattern is None else alone(entries.pattern, chain)
+            pattern = None if entries.pattern is None else entries.pattern.alone(chain)
             engine = item.found.engine
             gradient = engine.gradient_y(weight, pattern) if side else engine.gradient_x(weight, pattern)
             n = weight.shape[1 + side]
@@ -142,16 +142,6 @@ class Solved:
                 first = int(entries.pattern.indptr[chain, 0])
                 total[first : first + gradient.numel()] += gradient
         return total
-
-
-def alone(rows: Rows, chain: int) -> Rows:
-    """One chain of a batch, without its padding."""
-    n = int(rows.sizes[chain])
-    if len(rows.sizes) == 1 and n == rows.num_states:
-        return rows
-    indptr = rows.indptr[chain : chain + 1, : n + 1]
-    first, last = int(indptr[0, 0]), int(indptr[0, -1])
-    return Rows(rows.sizes[chain : chain + 1], indptr - first, rows.indices[first:last], rows.values[first:last])
 
 
 def solve(inputs: Inputs, pairing: Pairing, rtol: float, max_iter: int, *, polish: bool) -> Solved:
@@ -170,7 +160,7 @@ def solve(inputs: Inputs, pairing: Pairing, rtol: float, max_iter: int, *, polis
     items = []
     known: tuple[dict[int, Phases], dict[int, Phases]] = ({}, {})
     for place, chains in enumerate(zip(*(side.tolist() for side in pairing.pairs), strict=True)):
-        rows = alone(pairing.rows[0], chains[0]), alone(pairing.rows[1], chains[1])
+        rows = pairing.rows[0].alone(chains[0]), pairing.rows[1].alone(chains[1])
         for side, name in enumerate("xy"):
             if chains[side] not in known[side]:
                 known[side][chains[side]] = phases(name, support(rows[side]))
@@ -185,7 +175,7 @@ def solve(inputs: Inputs, pairing: Pairing, rtol: float, max_iter: int, *, polis
 
 
 def _solve(problem: Problem, wanted: float, max_iter: int, polish: bool) -> Found:
-    classes = engine_classes(*problem.rows, problem.epsilon, lambda: cost_range(problem.ground, None))
+    classes = engine_classes(problem.rows, (_FIRST, _FIRST), problem.epsilon, lambda: cost_range(problem.ground, None))
     for engine_class in classes:
         try:
             return iterate(problem, engine_class, wanted, max_iter, polish=polish)

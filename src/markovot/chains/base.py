@@ -252,7 +252,7 @@ def dense_rows(transition: Tensor, sizes: Tensor) -> Rows:
     n = transition.shape[-1]
     flat = transition.reshape(-1, n)
     owner, indices = torch.nonzero(flat, as_tuple=True)
-    values = (flat / flat.sum(1, keepdim=True))[owner, indices]
+    values = (flat / validate.sums(flat)[:, None])[owner, indices]
     return Rows(sizes, compressed.pointers(owner, (len(sizes), n)), indices, values)
 
 

@@ -35,6 +35,7 @@ from markovot.transport.shared_kernel import UnsafeRange
 TILE = 256
 # Values that differ by less than this share of the largest cost do not make an action better than another.
 TIE = 32 * 2.0**-52
+_FIRST = torch.zeros(1, dtype=torch.int64, device="cpu")
 _ALL = torch.ones(1, dtype=torch.bool)  # engines take batches: here of one item, always active
 
 
@@ -45,7 +46,8 @@ class Tile:
         self._place = np.ix_(*parts)
         self._rows = _rows(sides[0], parts[0]), _rows(sides[1], parts[1])
         self._epsilon = torch.tensor([epsilon], dtype=torch.float64)
-        self._classes = engine_classes(*self._rows, self._epsilon, lambda: torch.tensor([spread], dtype=torch.float64))
+        pairs = (_FIRST, _FIRST)
+        self._classes = engine_classes(self._rows, pairs, self._epsilon, lambda: self._epsilon.new_tensor([spread]))
         self._engine = self._next_engine()
 
     def _next_engine(self) -> Engine:

@@ -13,7 +13,7 @@ from markovot.transport.rows import Rows, array, flat
 from markovot.transport.simd import LANES
 from markovot.transport.threads import run
 
-# Plans are kept, not recomputed at every product, as long as all of them take at most this many bytes.
+# The plans of an item are kept, not recomputed at every product, as long as they take at most this many bytes.
 STORED_BYTES = 1 << 27
 
 
@@ -32,7 +32,8 @@ class CompiledEngine(KernelEngine):
         super().__init__()
         self._has_columns = False
         self._n, self._m = rows_x.num_states, rows_y.num_states
-        self._swapped = rows_x.degree < rows_y.degree
+        # All items have the same answer, or else some are solved the slower way round: see `parts`.
+        self._swapped = bool((rows_x.fullness[pair_x[:1]] < rows_y.fullness[pair_y[:1]]).any())
         row_stride, column_stride = (1, self._m) if self._swapped else (self._m, 1)
         if self._swapped:
             rows_x, rows_y, pair_x, pair_y = rows_y, rows_x, pair_y, pair_x
@@ -50,7 +51,7 @@ class CompiledEngine(KernelEngine):
         g_start = starts(LANES * sizes * lanes.total[y])
         plan_start = starts(LANES * entries * lanes.total[y])
         self._entries = np.diff(plan_start)
-        stored = plan_start[1:] * 8 <= STORED_BYTES
+        stored = self._entries * 8 <= STORED_BYTES
         kept = plan_start[1:][stored].max(initial=0)
         self._mode = np.where(stored, STORED, RECOMPUTED)
         state = State(np.zeros(f_start[-1]), np.zeros(g_start[-1]), np.empty(kept))

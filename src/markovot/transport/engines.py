@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from markovot.transport.gather import GatherEngine
@@ -13,8 +14,10 @@ from markovot.transport.shared_kernel import SharedKernelEngine
 DENSE_DEGREE = 40
 
 
-def engine_classes(rows_x: Rows, rows_y: Rows, epsilon: Tensor, cost_range: Callable[[], Tensor]) -> list[Any]:
-    """Engines for these chains, epsilon and range of costs: the fastest first, the last one safe at any range.
+def engine_classes(
+    rows: tuple[Rows, Rows], pairs: tuple[Tensor, Tensor], epsilon: Tensor, cost_range: Callable[[], Tensor]
+) -> list[Any]:
+    """Engines for these pairs of chains, epsilon and range of costs: the fastest first, the last one safe at any range.
 
     `cost_range` is a function, since only large dense chains need to know.
 
@@ -28,9 +31,10 @@ def engine_classes(rows_x: Rows, rows_y: Rows, epsilon: Tensor, cost_range: Call
 
         return [ExactEngine]
     chosen: list[Any] = []
-    on_cpu = rows_x.values.device.type == "cpu"
-    degree = min(rows_x.degree, rows_y.degree)
-    dense = degree >= DENSE_DEGREE if on_cpu else 2 * degree >= max(rows_x.num_states, rows_y.num_states)
+    on_cpu = epsilon.device.type == "cpu"
+    fullness = torch.minimum(rows[0].fullness[pairs[0]], rows[1].fullness[pairs[1]])
+    degree = float(fullness.amax()) if len(fullness) else 0.0
+    dense = degree >= DENSE_DEGREE if on_cpu else 2 * degree >= max(side.num_states for side in rows)
     if dense and SharedKernelEngine.is_safe(cost_range(), epsilon):
         chosen.append(SharedKernelEngine)
     if on_cpu:

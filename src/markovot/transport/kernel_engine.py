@@ -12,12 +12,10 @@ from markovot.linear import Linear, bicgstab
 from markovot.transport.forcing import LINEAR_STEPS, START_STEPS
 from markovot.transport.kernels_policy import Control, Problem, Result
 from markovot.transport.rows import Rows, array, flat
-from markovot.transport.threads import own_threads, run
+from markovot.transport.threads import WHOLE_ENTRIES, own_threads, run
 
 # Rows of one item are cut into tasks of about this many entries.
 TASK_ENTRIES = 1 << 14
-# Items of up to this many entries are solved whole in compiled code, each on one thread.
-WHOLE_ENTRIES = 1 << 17
 # Linear systems of up to this many are; beyond, every product is shared among threads.
 COMPILED_ENTRIES = 1 << 21
 

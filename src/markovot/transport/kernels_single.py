@@ -69,10 +69,38 @@ def solve_problems(tasks, problems, wanted, g, lower, upper, count):
                 g[q, columns[lane, l]] = w.g[l * LANES + lane]
 
 
+@helper
+def _onto_marginals(plan, a, b, missing):
+    """Round a plan whose rows sum to a, so that its columns sum to b too (Altschuler, Weed, Rigollet 2017).
+
+    Columns that have too much are scaled down; what then is missing in rows and columns is added as a product.
+    """
+    total = 0.0
+    for k in range(a.size):
+        missing[k] = a[k]
+    for l in range(b.size):
+        column = 0.0
+        for k in range(a.size):
+            column += plan[k, l]
+        factor = b[l] / column if column > b[l] else 1.0
+        for k in range(a.size):
+            plan[k, l] *= factor
+            missing[k] -= plan[k, l]
+        total += max(b[l] - column, 0.0)
+    for l in range(b.size):
+        column = 0.0
+        for k in range(a.size):
+            column += plan[k, l]
+        share = max(b[l] - column, 0.0) / total if total > 0.0 else 0.0
+        for k in range(a.size):
+            plan[k, l] += max(missing[k], 0.0) * share
+
+
 @kernel
 def finish(problems, epsilon, g, f, plan):
-    """The plan of potentials g with exact rows, f to go with it, and g at columns without mass (soft c-transforms)."""
+    """The coupling of potentials g, f to go with it, and g at columns without mass (soft c-transforms)."""
     a, b, cost = problems
+    missing = np.empty(a.shape[1])
     for q in range(a.shape[0]):
         for k in range(a.shape[1]):
             top = -np.inf
@@ -88,6 +116,7 @@ def finish(problems, epsilon, g, f, plan):
             f[q, k] = -top - epsilon[q] * np.log(total)
             for l in range(b.shape[1]):
                 plan[q, k, l] *= a[q, k] / total
+        _onto_marginals(plan[q], a[q], b[q], missing)
         for l in range(b.shape[1]):
             if b[q, l] > 0.0:
                 continue

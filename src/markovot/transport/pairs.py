@@ -37,10 +37,9 @@ def members(rows: Rows, law: NDArray[np.float64]) -> Members:
     sizes = array(rows.sizes)
     fields, _ = layout.lane_arrays(rows, layout.state_order(rows), 1)
     degrees = rows.degrees.numpy()
-    fullness = np.sqrt((degrees.astype(np.float64) ** 2).sum(axis=1) / sizes)
     first = np.concatenate(([0], np.cumsum(sizes)[:-1]))
     return Members(
-        Side(*layout.side_arrays(rows)), Lanes(*fields), sizes, fullness, degrees.max(axis=1), first, law
+        Side(*layout.side_arrays(rows)), Lanes(*fields), sizes, array(rows.fullness), degrees.max(axis=1), first, law
     )
 
 

@@ -34,9 +34,9 @@ class Rows:
         return self.indptr.diff(dim=1)
 
     @cached_property
-    def degree(self) -> float:
-        """Root mean square of the numbers of stored entries of the real rows."""
-        return float((self.degrees.double().square().sum() / self.sizes.sum()).sqrt())
+    def fullness(self) -> Tensor:
+        """Root mean square of the numbers of stored entries of the real rows of each chain, (B,)."""
+        return (self.degrees.double().square().sum(1) / self.sizes).sqrt()
 
     @cached_property
     def max_degree(self) -> int:
@@ -51,6 +51,15 @@ class Rows:
         count = self.indices.numel()
         flat = torch.bincount(ends, minlength=count + 1)[:count].cumsum(0)
         return flat // self.num_states, flat % self.num_states
+
+    def alone(self, chain: int) -> "Rows":
+        """One chain of the batch, without its padding."""
+        n = int(self.sizes[chain])
+        if len(self.sizes) == 1 and n == self.num_states:
+            return self
+        indptr = self.indptr[chain : chain + 1, : n + 1]
+        first, last = int(indptr[0, 0]), int(indptr[0, -1])
+        return Rows(self.sizes[chain : chain + 1], indptr - first, self.indices[first:last], self.values[first:last])
 
     def to_dense(self) -> Tensor:
         """The transition matrices, (B, n, n), zero off the support."""
@@ -67,7 +76,7 @@ def array(tensor: Tensor) -> NDArray[Any]:
     numba compiles a kernel anew for each layout of its arrays, and takes an axis of stride 0, as `expand` makes it, for
     one that holds numbers of its own.
     """
-    return tensor.detach().contiguous().numpy()
+    return (tensor if tensor.is_contiguous() else tensor.contiguous()).numpy()
 
 
 def flat(tensor: Tensor) -> NDArray[Any]:

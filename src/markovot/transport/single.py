@@ -1,7 +1,7 @@
 """Transport problems with costs of their own: the initial coupling, and `transport_cost`."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ SERIAL_ENTRIES = 1 << 18
 
 @dataclass(frozen=True)
 class Coupled:
-    """Certified values, potentials and plans of a batch of problems; the row sums of the plans are exact."""
+    """Certified values, potentials and plans of a batch of problems; the plans are couplings, to rounding."""
 
     lower: Tensor  # (Q,)
     upper: Tensor  # (Q,)
@@ -62,11 +62,30 @@ def solve_problems(
     if a.device.type == "cpu" and min(a.shape[1], b.shape[1]) <= COMPILED_STATES:
         a, b, cost = (tensor.detach().contiguous() for tensor in (a, b, cost))
         return _compiled(a, b, cost, epsilon.contiguous(), gap.contiguous(), init)
+    if a.device.type == "cpu" and len(a) > 1:
+        parts = [(q, None if init is None else init[q : q + 1]) for q in range(len(a))]
+        each = [
+            solve_problems(*(part[q : q + 1] for part in (a, b, cost, epsilon, gap)), init=start) for q, start in parts
+        ]
+        return Coupled(*(torch.cat([getattr(one, field.name) for one in each]) for field in fields(Coupled)))
     serial = a.device.type == "cpu" and cost.numel() <= SERIAL_ENTRIES
     with own_threads() if serial else nullcontext():
         found = newton.solve_transport(a, b, cost, epsilon, gap=gap, init=init)
-    plan = newton.plan(a, b, found.g, cost, epsilon)
+    plan = onto_marginals(newton.plan(a, b, found.g, cost, epsilon), a, b)
     return Coupled(found.lower, found.upper, found.f, found.g, plan, found.num_iter)
+
+
+def onto_marginals(plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Round plans (Q, n, m) so that their rows sum to a and their columns to b.
+
+    Rows and columns that have too much are scaled down; what then is missing is added as a product (Altschuler, Weed,
+    Rigollet: Near-linear time approximation algorithms for optimal transport via Sinkhorn iteration, 2017).
+    """
+    tiny = torch.finfo(plan.dtype).tiny
+    plan = plan * (a / plan.sum(2).clamp(min=tiny)).clamp(max=1.0)[:, :, None]
+    plan = plan * (b / plan.sum(1).clamp(min=tiny)).clamp(max=1.0)[:, None, :]
+    missing_a, missing_b = (a - plan.sum(2)).clamp(min=0.0), (b - plan.sum(1)).clamp(min=0.0)
+    return plan + missing_a[:, :, None] * (missing_b / missing_b.sum(1, keepdim=True).clamp(min=tiny))[:, None, :]
 
 
 def _exact(a: Tensor, b: Tensor, cost: Tensor) -> Coupled:
@@ -88,12 +107,26 @@ def _exact(a: Tensor, b: Tensor, cost: Tensor) -> Coupled:
     return found
 
 
+def _both_ways(swapped: Tensor, given: tuple[Tensor, ...], init: Tensor | None) -> Coupled:
+    """Solve problems whose sides have to change apart from those whose need not."""
+    halves = [swapped.nonzero()[:, 0], (~swapped).nonzero()[:, 0]]
+    found = []
+    for half in halves:
+        a, b, cost, epsilon, gap = (part[half] for part in given)
+        found.append(_compiled(a, b, cost, epsilon, gap, None if init is None else init[half]))
+    order = torch.argsort(torch.cat(halves))
+    return Coupled(*(torch.cat([getattr(one, field.name) for one in found])[order] for field in fields(Coupled)))
+
+
 def _compiled(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor, gap: Tensor, init: Tensor | None) -> Coupled:
     from markovot.transport import kernels_single
     from markovot.transport.simd import LANES
 
-    num = len(a)
-    swap = a.shape[1] < b.shape[1]  # the Newton systems are those of the second side
+    # The Newton systems are those of the second side, which is to be the smaller one.
+    swapped = (a > 0).sum(1) < (b > 0).sum(1)
+    if bool(swapped.any()) and not bool(swapped.all()):
+        return _both_ways(swapped, (a, b, cost, epsilon, gap), init)
+    num, swap = len(a), bool(swapped.any())
     sides = (b, a, cost.mT.contiguous()) if swap else (a, b, cost)
     start = torch.zeros_like(sides[1]) if swap or init is None else init.clone(memory_format=torch.contiguous_format)
     lower, upper = torch.zeros_like(epsilon), torch.zeros_like(epsilon)

@@ -17,6 +17,8 @@ import torch
 
 # A kernel call on another thread costs about 30 microseconds; below this many plan entries it is not worth it.
 WORTH_A_THREAD = 1 << 15
+# Items of up to this many entries are solved whole in compiled code, each on one thread.
+WHOLE_ENTRIES = 1 << 17
 
 
 @cache

@@ -68,13 +68,12 @@ def measure(ground: Tensor, epsilon: Tensor, limits: tuple[Tensor, Tensor], *, b
             replaced.
     """
     low, high = limits
-    spread, size = high - low, torch.maximum(low.abs(), high.abs())
-    base = torch.where(spread > 0, spread, size)
-    extreme = (base > 0) & ((base < 2.0**-SAFE_EXPONENT) | (base > 2.0**SAFE_EXPONENT)) & base.isfinite()
-    largest = LARGEST_EPSILON if bounded else torch.inf
-    most = largest * torch.where(base > 0, base, 1.0)
-    if not bool((extreme | (epsilon.detach() > most)).any()):
+    spread, largest = high - low, LARGEST_EPSILON if bounded else torch.inf
+    ordinary = (spread >= 2.0**-SAFE_EXPONENT) & (spread <= 2.0**SAFE_EXPONENT) & (epsilon.detach() <= largest * spread)
+    if bool(ordinary.all()):
         return Measured(ground, epsilon, Unit())
+    base = torch.where(spread > 0, spread, torch.maximum(low.abs(), high.abs()))
+    extreme = (base > 0) & ((base < 2.0**-SAFE_EXPONENT) | (base > 2.0**SAFE_EXPONENT)) & base.isfinite()
     unit = torch.where(extreme, power_of_two(torch.where(extreme, base, 1.0)), 1.0)
     most = largest * torch.where(base > 0, base / unit, 1.0)
     return Measured(ground / unit[:, None, None], torch.minimum(epsilon / unit, most), Unit(unit))
@@ -84,6 +83,9 @@ def confined(value: Tensor, bound: Tensor, limits: tuple[Tensor, Tensor]) -> tup
     """The interval `value +- bound` without what lies outside the limits: its middle, and half its width."""
     low, high = limits
     below, above = value - bound, value + bound
-    kept = ((below >= low) & (above <= high)) | ~bound.isfinite()
+    kept = (below >= low) & (above <= high)
+    if bool(kept.all()):
+        return value, bound
+    kept = kept | ~bound.isfinite()
     below, above = (torch.minimum(torch.maximum(end, low), high) for end in (below, above))
     return torch.where(kept, value, 0.5 * (below + above)), torch.where(kept, bound, 0.5 * (above - below))
