@@ -14,7 +14,9 @@ NEEDED = {
     "click": ["cli_checks.py", "test_cli*.py"],
     "matplotlib": ["test_plot*.py"],
     "sklearn": ["test_sklearn.py", "test_classification*.py", "test_docs*.py"],
-    "pandas": ["test_interop_frames.py", "test_interop_graphs.py"],
+    "pandas": [
+        "test_features_given.py", "test_interop_frames.py", "test_interop_graphs.py", "test_trajectories.py",
+    ],
     "gymnasium": ["test_bisimulation*.py", "test_interop_gymnasium.py"],
     "torch_geometric": ["test_interop_pyg.py"],
     "deeptime": ["test_interop_deeptime.py"],

@@ -94,6 +94,35 @@ def test_labels_and_numbers() -> None:
             resolve_cost(cost, numbers, names)
 
 
+def test_features_of_different_dtypes_are_compared_exactly() -> None:
+    """As Python compares its numbers: 16777217 is not 16777216.0, which is what float32 would make of it."""
+    numbers = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    kinds = (*numbers, torch.bool, torch.uint8, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64)
+    large = torch.tensor([0, 1, 16777216, 16777217, 2**53 - 1, 2**53])
+    for first in kinds:
+        for second in kinds:
+            x, y = large.to(first), large.to(second)
+            wanted = [[float(a != b) for b in y.tolist()] for a in x.tolist()]
+            assert costs.ZeroOne()(x, y).tolist() == wanted, (first, second)
+    labels = torch.tensor([16777217])
+    for n in (2, 3):
+        x, y = chain(n, torch.full((n,), 16777216.0)), chain(n, labels.repeat(n))
+        assert resolve_cost(costs.ZeroOne(), x, y).min() == 1
+    for code in (-(2**63), 2**63 - 1, 2**53 + 1):
+        with pytest.raises(TypeError, match=r"beyond 2\^53, cannot be equal to numbers"):
+            costs.ZeroOne()(torch.tensor([code]), torch.tensor([float(code)]))
+    with pytest.raises(ValueError, match="does not fit into int64"):
+        costs.ZeroOne()(torch.tensor([2**64 - 1], dtype=torch.uint64), torch.tensor([-1]))
+
+
+@pytest.mark.parametrize("cost", COSTS)
+def test_half_precision_is_measured_in_float32(cost: Any) -> None:
+    x, y = torch.tensor([[300.0], [0.0]]).half(), torch.tensor([[0.0]]).bfloat16()
+    assert torch.equal(cost(x, y), cost(x.float(), y.float()))
+    with pytest.raises(TypeError, match=r"those of y are torch\.bool labels"):
+        cost(x, torch.tensor([[True]]))
+
+
 def test_given_matrix_and_plain_tensor() -> None:
     matrix = points(2, 3).requires_grad_()
     x, y = chain(2), chain(3)

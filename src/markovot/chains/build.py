@@ -1,4 +1,4 @@
-"""Transition matrices from adjacency matrices, networkx graphs and trajectories.
+"""Transition matrices from adjacency matrices and networkx graphs.
 
 The rules for oddities, all in one place: parallel edges are summed; an undirected edge can be walked both
 ways; a self-loop counts once; a state with no way out (total weight zero) stays where it is, unless
@@ -7,7 +7,7 @@ ways; a self-loop counts once; a state with no way out (total weight zero) stays
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,8 @@ def graph_weights(graph: Any, weight: str | None) -> tuple[Compressed, list[Any]
     nodes = list(graph)
     if not nodes:
         raise ValueError("graph: it has no nodes. A chain needs at least one state.")
+    if weight is not None:
+        _check_weight(graph, weight)
     number = {node: k for k, node in enumerate(nodes)}
     sources, targets, values = [], [], []
     # With weight=None the third item is 1 for every edge; an edge without the attribute counts as 1, as in
@@ -107,93 +109,35 @@ def graph_weights(graph: Any, weight: str | None) -> tuple[Compressed, list[Any]
     return gather(index[0], index[1], torch.tensor(values, dtype=torch.float64), (len(nodes),)), nodes
 
 
+def _check_weight(graph: Any, weight: Any) -> None:
+    """Refuse what names no attribute: every edge would silently count as 1."""
+    if isinstance(weight, bool) or not isinstance(weight, Hashable):
+        raise TypeError(
+            f"weight: expected the name of an edge attribute, or None, got {type(weight).__name__}. Set the weights in "
+            "the graph by networkx.set_edge_attributes; None counts every edge as 1."
+        )
+    if weight == "weight" or not graph.size() or any(weight in data for *_, data in graph.edges(data=True)):
+        return
+    known = ", ".join(sorted({repr(name) for *_, data in graph.edges(data=True) for name in data}))
+    raise ValueError(
+        f"weight: no edge has an attribute {weight!r}, only {known or 'none'}. Name one of them, or use weight=None to "
+        "count every edge as 1."
+    )
+
+
 def _edge_weight(u: Any, v: Any, w: Any, weight: Any) -> float:
     if not isinstance(w, int | float | numbers.Real | np.bool_):  # the plain types first: far faster
         raise TypeError(
             f"weight: attribute {weight!r} of edge ({u!r}, {v!r}) is {w!r}, not a number. Convert it, or use "
             "weight=None to count every edge as 1."
         )
-    w = float(w)
+    try:
+        w = float(w)
+    except OverflowError:  # an integer beyond all floats
+        w = math.inf if w > 0 else -math.inf
     if not 0 <= w < math.inf:
         kind = "negative" if w < 0 else "not finite"
         raise ValueError(
             f"weight: edge ({u!r}, {v!r}) has {weight!r} = {w}, which is {kind}. Weights must be finite and >= 0."
         )
     return w
-
-
-def count_steps(
-    trajectories: Any, num_states: int | None, names: Sequence[Any] | None
-) -> tuple[Compressed, list[Any] | None]:
-    """Numbers of observed steps between states in compressed rows, and the states' names, if any."""
-    if isinstance(trajectories, str):
-        raise TypeError("trajectories: a string is not a trajectory. Use list(text) for its characters.")
-    trajectories = trajectories if isinstance(trajectories, Tensor | np.ndarray) else list(trajectories)
-    paths = [trajectories] if _is_path(trajectories) else list(trajectories)
-    if not paths:
-        raise ValueError("trajectories: there are none. Give at least one sequence of states.")
-    arrays = [_path(path, k) for k, path in enumerate(paths)]
-    if names is not None or any(array.dtype.kind != "i" for array in arrays):
-        arrays, names = _number(arrays, names)
-    n = 1 + max((int(array.max()) for array in arrays if len(array)), default=-1)
-    if num_states is not None or names is not None:
-        n = _enough(n, num_states if num_states is not None else len(names or ()))
-    if n == 0:
-        raise ValueError("trajectories: they are all empty. Give at least one state, or num_states.")
-    steps = torch.from_numpy(np.concatenate([np.stack([a[:-1], a[1:]]) for a in arrays], axis=1))
-    counts = gather(steps[0], steps[1], torch.ones(steps.shape[1], dtype=torch.float64), (n,))
-    return counts, None if names is None else list(names)
-
-
-def _is_path(value: Any) -> bool:
-    if isinstance(value, Tensor | np.ndarray):
-        return value.ndim == 1
-    first = value[0] if len(value) else []
-    return isinstance(first, str) or not isinstance(first, Sequence | np.ndarray | Tensor)
-
-
-def _path(path: Any, k: int) -> Any:
-    array = path.cpu().numpy() if isinstance(path, Tensor) else np.asarray(path)
-    if array.ndim != 1:
-        raise ValueError(f"trajectories: number {k} has shape {array.shape}. A trajectory is a sequence of states.")
-    if len(array) == 0:
-        return np.zeros(0, dtype=np.int64)
-    if array.dtype.kind in "iu":
-        if array.min() < 0:
-            raise ValueError(f"trajectories: number {k} holds the state {array.min()}. States are numbered from 0.")
-        return array.astype(np.int64)
-    if array.dtype.kind in "UO":
-        return array
-    raise TypeError(
-        f"trajectories: number {k} has dtype {array.dtype}. States are integers or names; bin or cluster "
-        "real values first."
-    )
-
-
-def _number(arrays: list[Any], names: Sequence[Any] | None) -> tuple[list[Any], Sequence[Any]]:
-    """Replace names of states by numbers; without `names`, in sorted order."""
-    values = [array.tolist() for array in arrays]
-    if names is None:
-        names = sorted({name for path in values for name in path}, key=lambda name: (type(name).__name__, name))
-    number = {name: k for k, name in enumerate(names)}
-    if len(number) != len(names):
-        raise ValueError("state_names: a name occurs twice. Names must differ.")
-    if any(array.dtype.kind != "i" for array in arrays):
-        for k, path in enumerate(values):
-            unknown = [name for name in path if name not in number]
-            if unknown:
-                raise ValueError(
-                    f"trajectories: number {k} holds the state {unknown[0]!r}, which is not in state_names."
-                )
-        return [np.array([number[name] for name in path], dtype=np.int64) for path in values], names
-    return arrays, names
-
-
-def _enough(seen: int, wanted: Any) -> int:
-    if isinstance(wanted, bool) or not isinstance(wanted, numbers.Integral):
-        raise TypeError(f"num_states: expected an integer, got {type(wanted).__name__}.")
-    if wanted < seen or wanted < 1:
-        raise ValueError(
-            f"num_states: {wanted} is too small, since state {max(seen - 1, 0)} occurs. Use at least {max(seen, 1)}."
-        )
-    return int(wanted)

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from markovot import compressed, validate
-from markovot.chains import build, labels, stacking
+from markovot.chains import build, counting, labels, stacking
 from markovot.chains.base import ChainBase
 from markovot.compressed import Compressed
 
@@ -48,7 +48,8 @@ class MarkovChain(ChainBase):
             initial: "stationary" (computed when needed, with its gradient; must be unique), "uniform", or a
                 tensor (n,) or (*batch, n) that sums to one.
             features: None, or a tensor or array of labels (*batch, n) or vectors (*batch, n, p), or a list of
-                numbers, vectors or strings (see `label_code`), one for each state.
+                numbers, vectors or strings (see `label_code`), one for each state. Half precision becomes
+                float32, and unsigned integers int64, so that any two features are compared exactly.
             state_names: names of the n states, for results.
 
         Returns:
@@ -150,11 +151,12 @@ class MarkovChain(ChainBase):
 
         Args:
             graph: a Graph, DiGraph, MultiGraph or MultiDiGraph with at least one node.
-            features: None, the name of a node attribute, or a mapping from node to feature. Numbers become
-                float64 (n,), vectors of numbers (n, p), strings and other labels the integers of
-                `label_code`, which are the same for every graph.
-            weight: the edge attribute that holds the weights; edges without it count as 1, as in networkx.
-                None: all count as 1.
+            features: None, the name of a node attribute, or a mapping from node to feature (or `G.degree`, or a
+                pandas Series indexed by node). Numbers become float64 (n,), vectors of numbers (n, p), strings and
+                other labels the integers of `label_code`, which are the same for every graph. Or a tensor, an array or
+                a list in the graph's order, as in `from_transitions`. Missing values are refused.
+            weight: the edge attribute that holds the weights; edges without it count as 1, as in networkx. Another
+                name than "weight" must be that of some edge's attribute. None: all count as 1.
             laziness: the probability of staying, in [0, 1].
             initial: "uniform", "stationary", or a tensor with one probability for each node, in the graph's
                 order.
@@ -165,7 +167,7 @@ class MarkovChain(ChainBase):
 
         Raises:
             TypeError: not a networkx graph, or a weight or a feature of the wrong type.
-            ValueError: no nodes, a negative or non-finite weight, a node without a feature.
+            ValueError: no nodes, a negative or non-finite weight, a weight that no edge has, a node without a feature.
 
         Example:
             >>> import networkx
@@ -202,7 +204,10 @@ class MarkovChain(ChainBase):
         else dense.
 
         Args:
-            trajectories: sequences of states, or a single one. States are integers from 0, or names.
+            trajectories: sequences of states, or a single one: lists, arrays, tensors, or columns of a table. States
+                are integers from 0, or names, which are strings; never both. Missing values are no states. A flat list
+                of strings is one trajectory of names, `[list(text) for text in texts]` many of letters; words of which
+                none comes twice are refused, since either could be meant. A matrix has a trajectory in each row.
             num_states: n, where more states exist than occur. Default: the largest that occurs plus one.
             pseudo_count: c >= 0, added to all n^2 counts.
             initial: "stationary", "uniform" or a tensor.
@@ -215,8 +220,10 @@ class MarkovChain(ChainBase):
             The chain.
 
         Raises:
-            TypeError: states that are neither integers nor names.
-            ValueError: no trajectories, negative states, states beyond `num_states` or outside `state_names`.
+            TypeError: states that are neither integers nor names, or some of each; what has no order, or other things
+                in it than states, such as a data frame, a set or a mapping.
+            ValueError: no trajectories, negative states, states beyond `num_states` or outside `state_names`, missing
+                values, words that could be states or trajectories of letters.
 
         Example:
             >>> chain = MarkovChain.from_trajectories(["sun", "sun", "rain", "sun"])
@@ -225,7 +232,7 @@ class MarkovChain(ChainBase):
         """
         pseudo_count = validate.number("pseudo_count", pseudo_count, 0.0, float("inf"))
         validate.choice("dead_ends", dead_ends, build.DEAD_ENDS)
-        counts, names = build.count_steps(trajectories, num_states, state_names)
+        counts, names = counting.count_steps(trajectories, num_states, state_names)
         rows: Tensor | Compressed
         if pseudo_count > 0:
             rows = build.walk_dense(counts.to_dense() + pseudo_count, 0.0, dead_ends)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from markovot import validate
 from markovot._copying import Copyable
-from markovot.chains import MarkovChain
+from markovot.chains import MarkovChain, labels
 
 _EXACT = 2**53
 
@@ -27,7 +27,7 @@ class Cost(Copyable, ABC):
 
 def pair_features(fx: Tensor, fy: Tensor, *, floating: bool) -> tuple[Tensor, Tensor]:
     """Check two sets of features and give both their last dimension."""
-    fx, fy = (f[:, None] if f.dim() == 1 else f for f in (fx, fy))
+    fx, fy = (labels.exact(f[:, None] if f.dim() == 1 else f) for f in (fx, fy))
     if fx.dim() < 2 or fy.dim() < 2 or fx.shape[-1] != fy.shape[-1]:
         raise ValueError(
             f"features: those of x have shape {tuple(fx.shape)}, those of y {tuple(fy.shape)}; vectors must "
@@ -63,14 +63,15 @@ class ZeroOne(Cost):
     def __call__(self, fx: Tensor, fy: Tensor) -> Tensor:
         """The cost, in the features' dtype if they are floats, else the default one. Its gradient is zero."""
         fx, fy = pair_features(fx, fy, floating=False)
-        if fx.is_floating_point() != fy.is_floating_point():
-            codes = fy if fx.is_floating_point() else fx
-            if codes.numel() and int(codes.abs().max()) > _EXACT:
-                raise TypeError(
-                    f"features: those of x are {fx.dtype}, those of y {fy.dtype}: codes of labels (strings) "
-                    "cannot be equal to numbers. Give both chains labels of one kind."
-                )
         kind = torch.promote_types(fx.dtype, fy.dtype)
+        if fx.is_floating_point() != fy.is_floating_point():
+            codes = (fy if fx.is_floating_point() else fx).long()
+            if codes.numel() and not -_EXACT <= int(codes.min()) <= int(codes.max()) <= _EXACT:
+                raise TypeError(
+                    f"features: those of x are {fx.dtype}, those of y {fy.dtype}: codes of labels (strings), and other "
+                    "integers beyond 2^53, cannot be equal to numbers. Give both chains labels of one kind."
+                )
+            fx, fy = fx.double(), fy.double()  # exact up to here; torch would round the integers to float32
         different = (fx.unsqueeze(-2) != fy.unsqueeze(-3)).any(-1)
         return different.to(kind if kind.is_floating_point else torch.get_default_dtype())
 
