@@ -117,7 +117,7 @@ def test_features_of_different_dtypes_are_compared_exactly() -> None:
 
 @pytest.mark.parametrize("cost", COSTS)
 def test_half_precision_is_measured_in_float32(cost: Any) -> None:
-    x, y = torch.tensor([[300.0], [0.0]]).half(), torch.tensor([[0.0]]).bfloat16()
+    x, y = torch.tensor([[300.0], [0.0]]).half(), torch.tensor([[0.0]]).half()
     assert torch.equal(cost(x, y), cost(x.float(), y.float()))
     with pytest.raises(TypeError, match=r"those of y are torch\.bool labels"):
         cost(x, torch.tensor([[True]]))

@@ -228,7 +228,7 @@ def test_edge_lists_are_read_as_from_networkx(tmp_path: Path, kind: type[nx.Grap
         ("a.edges", "x y {}\ny z {'weight': 3}\n"),
         ("a.edges", "x y\ny z 3\n"),
         ("a.csv", "x,y\ny,z,3\n"),
-        ("a.csv", "y,x,1\nz,y,1\ny,z,2"),
+        ("a.csv", "y,x,1\nz,y,1\nz,y,2"),
     ],
 )
 def test_every_way_to_write_an_edge_list(file: Any, name: str, text: str) -> None:
@@ -264,10 +264,15 @@ def test_names_that_are_all_whole_numbers_become_integers(file: Any) -> None:
 
 
 def test_edge_lists_are_undirected_unless_said_otherwise(file: Any) -> None:
-    path = file("a.edges", "0 1\n1 2\n2 1\n2 2")
+    path = file("a.edges", "0 1\n1 2\n1 2\n2 2")
     assert dense(interop.read_graph(path)).tolist() == [[0, 1, 0], [1 / 3, 0, 2 / 3], [0, 2 / 3, 1 / 3]]
     assert torch.equal(dense(interop.read_graph(path, directed=False)), dense(interop.read_graph(path)))
-    assert dense(interop.read_graph(path, directed=True)).tolist() == [[0, 1, 0], [0, 0, 1], [0, 0.5, 0.5]]
+    assert dense(interop.read_graph(path, directed=True)).tolist() == [[0, 1, 0], [0, 0, 1], [0, 0, 1]]
+    both = file("c.edges", "source target\n0 1\n\n1 1\n1 0")
+    for directed in (None, False):
+        with pytest.raises(ValueError, match=r"line 5: it is the edge of line 2 the other way.*directed=True"):
+            interop.read_graph(both, directed=directed)
+    assert dense(interop.read_graph(both, directed=True)).tolist() == [[0, 1], [0.5, 0.5]]
     loops = interop.read_graph(file("b.edges", "0 1 0\n1 1"))
     assert dense(loops).tolist() == [[1, 0], [0, 1]]  # an edge of weight zero is none
 
@@ -365,8 +370,8 @@ def test_a_square_of_numbers_is_a_matrix_also_where_it_could_be_edges(file: Any,
         ("a,0,1\nb,1,0", ["a", "0", "b", "1"], "edges"),  # names before two rows: two weighted edges
         (",a,b\na,0,1\nb,1,0", ["a", "b"], "adjacency"),  # an empty corner
         ("a,b\na,0,1\nb,1,0", ["a", "b"], "adjacency"),  # as R writes it
-        ("source,target\n0,1\n1,0", [0, 1], "edges"),  # a header of edges
-        ("source,target,weight\n0,1,1\n1,0,1\n2,1,1", [0, 1, 2], "edges"),
+        ("source,target\n0,1\n0,1", [0, 1], "edges"),  # a header of edges
+        ("source,target,weight\n0,1,1\n0,1,0\n2,1,1", [0, 1, 2], "edges"),
         ("a,b,c\n0,1,0\n1,0,1\n0,1,0", ["a", "b", "c"], "adjacency"),
     ],
 )

@@ -18,20 +18,21 @@ def edge_frame(*rows: tuple[Any, ...], **more: Any) -> pandas.DataFrame:
     return pandas.DataFrame(rows, columns=["source", "target", "weight"][: len(rows[0]) if rows else 2]).assign(**more)
 
 
-EDGES = edge_frame(("a", "b", 1.0), ("c", "b", 2.0), ("b", "c", 1.0), ("c", "c", 3.0), ("a", "c", 0.0))
+EDGES = edge_frame(("a", "b", 1.0), ("b", "c", 2.0), ("b", "c", 1.0), ("c", "c", 3.0), ("a", "c", 0.0))
 NODES = pandas.DataFrame({"node": ["d", "c", "b", "a"], "size": [4, 3, 2, 1], "kind": ["x", "y", "x", "z"]})
 
 
 @pytest.mark.parametrize("directed", [False, True])
 def test_oddities_are_treated_as_in_networkx(directed: bool) -> None:
-    """Parallel edges in both senses, self-loops, an edge of weight zero, an isolated node."""
+    """Parallel edges (in both senses where they are directed), self-loops, an edge of weight zero, an isolated node."""
     graph = (nx.MultiDiGraph if directed else nx.MultiGraph)()
     graph.add_nodes_from(NODES["node"])
-    graph.add_weighted_edges_from(EDGES.itertuples(index=False))
+    edges = pandas.concat([EDGES, edge_frame(("c", "b", 2.0))]) if directed else EDGES
+    graph.add_weighted_edges_from(edges.itertuples(index=False))
     law = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
     for options in ({}, {"laziness": 0.3, "initial": law, "dead_ends": "uniform"}, {"initial": "stationary"}):
         wanted = MarkovChain.from_networkx(graph, **options)
-        found = interop.from_frame(EDGES, NODES, directed=directed, **options)
+        found = interop.from_frame(edges, NODES, directed=directed, **options)
         assert found.initial_law == wanted.initial_law
         assert found.compressed.indices.tolist() == wanted.compressed.indices.tolist()  # no entry of weight zero
         if options.get("initial") != "stationary":
@@ -45,7 +46,7 @@ def test_nodes_without_a_table_stand_in_the_order_in_which_they_are_met() -> Non
     assert chain.state_names == ["a", "b", "c"]
     assert dense(chain)[0].tolist() == [0, 1, 0]
     unweighted = interop.from_frame(EDGES.drop(columns="weight"), directed=True)
-    assert dense(unweighted).tolist() == [[0, 0.5, 0.5], [0, 0, 1], [0, 0.5, 0.5]]
+    assert dense(unweighted).tolist() == [[0, 0.5, 0.5], [0, 0, 1], [0, 0, 1]]
 
 
 def test_features_are_columns_of_the_nodes() -> None:
@@ -183,6 +184,17 @@ BAD_WEIGHT = edge_frame(("a", "b", 1.0), ("b", "c", -2.0)).set_axis([10, 11])
         (EDGES.astype({"weight": str}), None, {}, TypeError, r"weights are \w+, not numbers.*astype\(float\)"),
         (edge_frame(), None, {}, ValueError, "edges: there are none, and so no nodes"),
         (EDGES.assign(graph=1), None, {}, ValueError, "a column 'graph'.*Use from_frames"),
+        (
+            edge_frame(("a", "b"), ("c", "c"), ("b", "a")).set_axis([10, 11, 12]),
+            None,
+            {},
+            ValueError,
+            "hold 'a' to 'b' in row 10, and 'b' to 'a' in row 12.*directed=True.*write both the same way",
+        ),
+        (EDGES.set_axis(["source", "target", "source"], axis=1), None, {}, ValueError, "'source' stands there 2 times"),
+        (EDGES.assign(w=1).set_axis([*EDGES, "weight"], axis=1), None, {}, ValueError, "'weight' stands there 2 times"),
+        (EDGES, NODES.set_axis(["node", "node", "kind"], axis=1), {}, ValueError, "nodes: the column 'node' stands"),
+        (EDGES, NODES.set_axis(["node", "f", "f"], axis=1), {"features": "f"}, ValueError, "'f' stands there 2 times"),
         (EDGES, None, {"directed": "yes"}, TypeError, "directed: 'yes' is neither True nor False"),
     ],
 )

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_UNPACKED = 2**29
+"""Bytes that the files of a packed set may take together: a small zip may unpack to more than memory holds."""
 REQUIRED = ("A", "graph_indicator", "graph_labels")
 _DEPTH = 3  # NAME_A.txt, NAME/NAME_A.txt and, as PyTorch Geometric leaves it, NAME/raw/NAME_A.txt
 
@@ -25,6 +27,7 @@ class Tables:
 
     def __init__(self, name: str, files: dict[str, Traversable]) -> None:
         self.name, self._files = name, files
+        self._left = MAX_UNPACKED
 
     def __contains__(self, part: str) -> bool:
         return part in self._files
@@ -45,7 +48,7 @@ class Tables:
         Raises:
             ValueError: a line that cannot be read.
         """
-        data = self._files[part].read_bytes()
+        data = self._bytes(part)
         lines = data.decode("utf-8-sig", errors="replace").rstrip().splitlines()
         columns = columns or (lines[0].count(",") + 1 if lines else 1)
         table = _parse(lines, dtype, columns)
@@ -54,6 +57,32 @@ class Tables:
             complaint = _complaint(lines[bad], dtype, columns)
             raise ValueError(f"{self.line(part, bad)}: {complaint}{' ' if hint else ''}{hint}")
         return table
+
+    def _bytes(self, part: str) -> bytes:
+        """What a file holds; of a packed one no more than is allowed, whatever size the zip states.
+
+        Raises:
+            ValueError: it is too large, or cannot be unpacked.
+        """
+        source = self._files[part]
+        if not isinstance(source, zipfile.Path):
+            return source.read_bytes()
+        data = b""
+        try:
+            size = source.root.getinfo(source.at).file_size  # what the zip states, which may be too little
+            if size <= self._left:
+                with source.open("rb") as file:
+                    data = file.read(self._left + 1)
+                size = len(data)
+        except Exception as error:  # zipfile lets through what its decompressors raise, and has errors of many kinds
+            raise ValueError(f"{self.file(part)}: {_damaged(error)}") from error
+        if size > self._left:
+            raise ValueError(
+                f"{self.file(part)}: unpacked, the files of the set take more than {MAX_UNPACKED:,} bytes. If that is "
+                "right, unpack the zip and give the folder, or raise markovot.datasets.tables.MAX_UNPACKED."
+            )
+        self._left -= size
+        return data
 
     def read_beside(self, other: str, rows: int, part: str, dtype: Any, **options: Any) -> NDArray[Any]:
         """One part that must have as many lines as another one, which has `rows`."""
@@ -81,7 +110,7 @@ def _parse(lines: list[str], dtype: Any, columns: int) -> NDArray[Any] | None:
         warnings.simplefilter("error", DeprecationWarning)
         try:
             table: NDArray[Any] = np.loadtxt(lines, dtype, delimiter=",", comments=None, ndmin=2)
-        except (ValueError, DeprecationWarning):
+        except (ValueError, OverflowError, DeprecationWarning):
             return None
     return table if table.shape == (len(lines), columns) else None  # empty lines are left out by loadtxt
 
@@ -118,13 +147,23 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Tables]:
     if Path(path).is_dir():
         yield find(Path(path), what)
     elif zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+        try:
+            archive = zipfile.ZipFile(path)
+        except Exception as error:  # of many kinds, as above
+            raise ValueError(f"path: {what}: {_damaged(error)}") from error
+        with archive:
             yield find(zipfile.Path(archive), what)
     else:
         raise ValueError(
             f"path: {what} is neither a folder nor a zip file. Give the folder that holds the files of the set "
             "(NAME_A.txt, NAME_graph_indicator.txt, NAME_graph_labels.txt, ...), or a zip of it."
         )
+
+
+def _damaged(error: Exception) -> str:
+    """What is wrong with a zip that cannot be unpacked."""
+    reason = str(error) or type(error).__name__
+    return f"it cannot be unpacked ({reason}). Fetch the zip again, or unpack it by other means and give the folder."
 
 
 def find(root: Traversable, what: str) -> Tables:

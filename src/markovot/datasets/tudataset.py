@@ -64,7 +64,9 @@ def load_tudataset(
     Raises:
         FileNotFoundError: nothing at `path`, no set in it, or one of the three files missing that every set has.
         ValueError: an argument outside its range; a file that is not as described (its name, the line and the repair
-            are in the message); a set for regression; `features` that the set lacks, or that are not finite.
+            are in the message); a set for regression; `features` that the set lacks, or that are not finite; a zip that
+            is damaged or encrypted, or whose files take more than `datasets.tables.MAX_UNPACKED` bytes (512 MiB) when
+            unpacked. A folder may be of any size.
 
     Note:
         Takes time in proportion to the files: about 1 s per 500,000 nodes and 1,000,000 lines of edges. Nothing is

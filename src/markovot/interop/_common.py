@@ -34,6 +34,21 @@ def adjacency_of(sources: Any, targets: Any, weights: Any, num_nodes: int, *, di
     return adjacency
 
 
+def stands_both_ways(sources: IntArray, targets: IntArray) -> tuple[int, int] | None:
+    """Two edges of a list which lead from one node to another and back, by their places; None if there are none.
+
+    No way in takes such a list for an undirected graph: where each edge is listed both ways, it would be walked both
+    ways twice, and so count double beside a self-loop.
+    """
+    n = int(max(sources.max(initial=0), targets.max(initial=0))) + 1
+    there, back = sources * n + targets, targets * n + sources
+    both = (sources != targets) & np.isin(there, back)
+    if not both.any():
+        return None
+    first = int(both.argmax())
+    return first, int((there == back[first]).argmax())
+
+
 def sparse_tensor(index: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
     """A sparse COO tensor whose indices are known to be in range; differentiable in the values."""
     # torch's own check wakes all threads, for any size: up to 30 ms on a busy machine.

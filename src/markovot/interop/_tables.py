@@ -45,12 +45,17 @@ def read_text(path: Path) -> str:
     Raises:
         ValueError: it is not UTF-8.
     """
+    data = path.read_bytes()
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = data.decode("utf-8-sig")
+        wrong = data.find(b"\0")  # other encodings and binary files, of which not every one shows otherwise
     except UnicodeDecodeError as error:
+        wrong = error.start
+    if wrong >= 0:
         raise ValueError(
-            f"{path}: byte {error.start} is not UTF-8 text. Save the file as UTF-8; unpack compressed files first."
-        ) from None
+            f"{path}: byte {wrong} is not UTF-8 text. Save the file as UTF-8; unpack compressed files first."
+        )
+    return text
 
 
 def read_table(path: Path) -> Table:
@@ -69,11 +74,15 @@ def read_table(path: Path) -> Table:
     separator = "," if "," in texts[0].partition("{")[0] else None  # networkx writes attributes in braces
     if separator is None and all("\t" in text for text in texts):
         separator = "\t"
-    rows = [
-        text.split() if separator is None else next(csv.reader([text], delimiter=separator, skipinitialspace=True))
-        for text in texts
-    ]
-    return Table(path, list(lines), [[field.strip() for field in row] for row in rows])
+    table = Table(path, list(lines), [])
+    options: dict[str, Any] = {"delimiter": separator, "skipinitialspace": True}
+    for k, text in enumerate(texts):
+        try:
+            row = text.split() if separator is None else next(csv.reader([text], **options))
+        except csv.Error as error:
+            raise table.trouble(k, f"it cannot be cut into fields: {error}. Shorten or correct it.") from None
+        table.rows.append([field.strip() for field in row])
+    return table
 
 
 def is_adjacency(table: Table) -> bool:
@@ -100,6 +109,11 @@ def edges_of_list(table: Table, weight: str | None) -> EdgeTable:
     first = 1 if _is_header(table.rows[0]) else 0
     if first == len(table.rows):
         raise table.trouble(0, "there are no edges below the header. Give at least one.")
+    braced = [k for k in range(first, len(table.rows)) if _in_braces(table.rows[k])]
+    if braced and weight not in (None, "weight") and not any(weight in _attributes(table, k) for k in braced):
+        raise table.trouble(
+            braced[0], f"neither this edge nor any other has an attribute {weight!r}. Name another, or use weight=None."
+        )
     number: dict[str, int] = {}
     edges = []
     for k in range(first, len(table.rows)):
@@ -111,8 +125,9 @@ def edges_of_list(table: Table, weight: str | None) -> EdgeTable:
 
 def _edge(table: Table, k: int, weight: str | None) -> tuple[str, str, float]:
     row = table.rows[k]
-    if len(row) > 2 and row[2].startswith("{"):
-        return row[0], row[1], _weight_in_braces(table, k, weight)
+    if _in_braces(row):
+        value = _attributes(table, k).get(weight, 1)
+        return row[0], row[1], 1.0 if weight is None else _weight(table, k, value, "")
     if len(row) not in (2, 3) or "" in row[:2]:
         hint = (
             "Quote names that hold commas."
@@ -126,26 +141,35 @@ def _edge(table: Table, k: int, weight: str | None) -> tuple[str, str, float]:
     return row[0], row[1], _weight(table, k, row[2], hint)
 
 
-def _weight_in_braces(table: Table, k: int, weight: str | None) -> float:
-    """The weight in a line such as `0 1 {'weight': 2.5}`, as networkx writes it."""
+def _in_braces(row: list[str]) -> bool:
+    return len(row) > 2 and row[2].startswith("{")
+
+
+def _attributes(table: Table, k: int) -> dict[Any, Any]:
+    """The attributes in a line such as `0 1 {'weight': 2.5}`, as networkx writes it."""
     text = " ".join(table.rows[k][2:])
     try:
         attributes = ast.literal_eval(text)
-        assert isinstance(attributes, dict)
-    except (AssertionError, ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):  # the last two where it is nested deeply
+        attributes = None
+    if not isinstance(attributes, dict):
+        shown = text if len(text) <= 60 else text[:57] + "..."
         raise table.trouble(
-            k, f"{text!r} is not a dictionary of plain values. Write the weight as a number in its place."
-        ) from None
-    return 1.0 if weight is None else _weight(table, k, attributes.get(weight, 1), "")
+            k, f"{shown!r} is not a dictionary of plain values. Write the weight as a number in its place."
+        )
+    return attributes
 
 
 def _weight(table: Table, k: int, field: Any, hint: str) -> float:
     try:
         value = float(field)
+    except OverflowError:  # an integer beyond all floats
+        value = math.inf if field > 0 else -math.inf
     except (TypeError, ValueError):
         raise table.trouble(k, f"weight {field!r} is not a number. {hint or 'Write it like 2.5.'}") from None
     if not 0 <= value < math.inf:
-        raise table.trouble(k, f"weight {field} is {'negative' if value < 0 else 'not finite'}. Weights must be >= 0.")
+        shown = value if math.isinf(value) else field
+        raise table.trouble(k, f"weight {shown} is {'negative' if value < 0 else 'not finite'}. Weights must be >= 0.")
     return value
 
 
@@ -217,7 +241,8 @@ def _is_number(field: str) -> bool:
 
 def _are_numerals(names: list[str]) -> bool:
     """Different whole numbers, written in the one way in which Python writes them."""
-    whole = all(name.removeprefix("-").isascii() and name.removeprefix("-").isdigit() for name in names)
+    # Python reads no more than some thousands of digits.
+    whole = all(name.isascii() and name.removeprefix("-").isdigit() and len(name) < 100 for name in names)
     return whole and len(set(names)) == len(names) and all(str(int(name)) == name for name in names)
 
 

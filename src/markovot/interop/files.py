@@ -1,11 +1,12 @@
 """Graph files: GraphML, GML, edge lists and adjacency matrices."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from xml.etree import ElementTree
+from xml.parsers import expat
 
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from markovot import validate
 from markovot._optional import require
 from markovot.chains import MarkovChain, build
 from markovot.interop import _tables
-from markovot.interop._common import adjacency_of, check_flag
+from markovot.interop._common import adjacency_of, check_flag, stands_both_ways
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -52,7 +53,8 @@ def read_graph(
     - GraphML (.graphml) and GML (.gml), read by networkx. The nodes of GML are named by their labels, where all differ,
       else by their ids.
     - An edge list (.edgelist, .edges, .txt): lines `source target [weight]`, separated by blanks, tabs or commas. A
-      first line `source,target` or `from,to` is a header. Also as networkx writes it: `0 1 {'weight': 2.5}`.
+      first line `source,target` or `from,to` is a header. Also as networkx writes it: `0 1 {'weight': 2.5}`. Where it
+      is undirected, an edge that stands both ways is refused: it would be walked both ways twice.
     - An adjacency matrix: a square of weights, from row to column, with names above it, before it, both or neither.
       Names that are numbers need to stand above it, and to be different whole numbers.
     - .csv: a square of numbers is an adjacency matrix, also where it is 2 × 2 or 3 × 3; so are more than 3 columns, and
@@ -66,8 +68,8 @@ def read_graph(
         features: the attribute of the nodes to compare, or "degree": the number of nodes that a node's edges lead to,
             itself included where it has a self-loop. "auto": "label", if every node has one and two nodes share one
             (labels that all differ are names), else "degree"; `auto_features` says which. None: no features.
-        weight: the attribute that holds an edge's weight; edges without it count as 1. In text, the third column, by
-            whatever name. None: all edges count as 1.
+        weight: the attribute that holds an edge's weight; edges without it count as 1, but some edge must have it,
+            unless it is "weight". In text, the third column, by whatever name. None: all edges count as 1.
         directed: whether an edge is walked from source to target only. None: what the file says; edge lists, which do
             not say, are undirected, and a matrix is taken as it stands. False: edges of directed GraphML and GML are
             walked both ways (and where both directions are there, summed), and a matrix must be symmetric. True changes
@@ -137,7 +139,7 @@ def read_graphs(
     Raises:
         OSError, ImportError, TypeError, ValueError: as in `read_graph`.
     """
-    graphs = [(Path(path), _load(Path(path), format, weight, directed)) for path in paths]
+    graphs = [(path, _load(path, format, weight, directed)) for path in _paths(paths)]
     if features == "auto":
         features = _auto([graph for _, graph in graphs])
     chains = []
@@ -177,10 +179,16 @@ def auto_features(paths: Iterable[str | PathLike[str]], *, format: str | None = 
         ...     auto_features([pathlib.Path(folder, "molecule.graphml")])
         'label'
     """
-    return _auto([_load(Path(path), format, None, None) for path in paths])
+    return _auto([_load(path, format, None, None) for path in _paths(paths)])
 
 
 # --- files to graphs
+def _paths(paths: Iterable[str | PathLike[str]]) -> list[Path]:
+    if isinstance(paths, str | bytes | PathLike):
+        raise TypeError(f"paths: expected a list of paths, got the single one {paths!r}. Put it into a list.")
+    return [Path(path) for path in paths]
+
+
 def _load(path: Path, format: str | None, weight: str | None, directed: bool | None) -> _Graph:
     if directed is not None:
         check_flag("directed", directed)
@@ -207,6 +215,14 @@ def _read_text(table: _tables.Table, format: str, weight: str | None, directed: 
     read = _tables.edges_of_list if format == "edges" else _tables.edges_of_matrix
     sources, targets, weights, n, names = read(table, weight)
     one_way = format == "adjacency" or bool(directed)  # a matrix holds both ways
+    if not one_way and (found := stands_both_ways(sources, targets)) is not None:
+        first, second = (len(table.rows) - len(sources) + k for k in found)  # below a header
+        raise table.trouble(
+            second,
+            f"it is the edge of line {table.lines[first]} the other way, but edge lists are undirected unless said "
+            "otherwise. If the file lists all edges both ways, use directed=True; if these are two edges whose weights "
+            "add up, write both the same way.",
+        )
     adjacency = adjacency_of(sources, targets, weights, n, directed=one_way)
     if format == "adjacency" and directed is False:
         rows, columns = (adjacency - adjacency.T).nonzero()
@@ -221,16 +237,41 @@ def _read_text(table: _tables.Table, format: str, weight: str | None, directed: 
 
 def _read_graphml(path: Path) -> _Graph:
     networkx = require("networkx", extra="graphs", what="reading GraphML")
+    _parsed(path, "GraphML", _check_entities)
+    _parsed(path, "GraphML", _check_graphml)
+    return _parsed(path, "GraphML", networkx.read_graphml)
+
+
+def _parsed(path: Path, kind: str, read: Callable[[BinaryIO], Any]) -> Any:
+    """What `read` makes of a file, which is handed over open, so that nothing is unpacked for the sake of its name.
+
+    Raises:
+        ValueError: whatever went wrong, which the parsers tell by errors of many kinds.
+    """
     try:
-        _check_graphml(path)
-        return networkx.read_graphml(path)
-    except (ElementTree.ParseError, networkx.NetworkXError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: not readable as GraphML: {error}. Export it anew, or use another format.") from error
+        with path.open("rb") as file:
+            return read(file)
+    except OSError:
+        raise
+    except Exception as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error) or type(error).__name__
+        raise ValueError(f"{path}: not readable as {kind}: {reason}. Export it anew, or use another format.") from error
 
 
-def _check_graphml(path: Path) -> None:
+def _check_entities(file: BinaryIO) -> None:
+    """Refuse a file that declares entities, by which a few lines can stand for more text than memory holds."""
+
+    def refuse(name: str, *_: Any) -> None:
+        raise ValueError(f"it declares the entity {name!r}, which graphs do not need")
+
+    parser = expat.ParserCreate()
+    parser.EntityDeclHandler = refuse
+    parser.ParseFile(file)
+
+
+def _check_graphml(file: BinaryIO) -> None:
     """Refuse what networkx reads in its own way: several graphs, edges between nodes that do not exist."""
-    elements = [(element.tag.rpartition("}")[2], element) for element in ElementTree.parse(path).iter()]
+    elements = [(element.tag.rpartition("}")[2], element) for element in ElementTree.parse(file).iter()]
     count = sum(tag == "graph" for tag, _ in elements)
     if count != 1:
         raise ValueError(f"it holds {count} graphs, not one")
@@ -243,15 +284,16 @@ def _check_graphml(path: Path) -> None:
 
 def _read_gml(path: Path) -> _Graph:
     networkx = require("networkx", extra="graphs", what="reading GML")
-    try:
-        graph = networkx.read_gml(path, label=None)
-    except (networkx.NetworkXError, ValueError) as error:
-        raise ValueError(f"{path}: not readable as GML: {error}. Export it anew, or use another format.") from error
-    labels = networkx.get_node_attributes(graph, "label")
-    if len(labels) == len(graph) == len(set(map(str, labels.values()))):
-        # A copy in the same order; the attribute stays.
-        graph = networkx.relabel_nodes(graph, labels)
-    return graph
+
+    def read(file: BinaryIO) -> _Graph:
+        graph = networkx.read_gml(file, label=None)
+        labels = networkx.get_node_attributes(graph, "label")
+        if len(labels) == len(graph) == len(set(map(str, labels.values()))):
+            # A copy in the same order; the attribute stays.
+            graph = networkx.relabel_nodes(graph, labels)
+        return graph
+
+    return _parsed(path, "GML", read)
 
 
 def _both_ways(graph: _Graph) -> _Graph:

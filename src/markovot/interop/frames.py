@@ -9,7 +9,15 @@ from torch import Tensor
 
 from markovot._optional import require
 from markovot.chains import MarkovChain
-from markovot.interop._common import FloatArray, IntArray, adjacency_of, check_flag, names_of, steps_of
+from markovot.interop._common import (
+    FloatArray,
+    IntArray,
+    adjacency_of,
+    check_flag,
+    names_of,
+    stands_both_ways,
+    steps_of,
+)
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -43,7 +51,9 @@ def from_frame(
             Other names: `edges.rename(columns={"from": "source"})`.
         nodes: column `node`, once each, in the order wanted for the states, and features. Isolated nodes are only known
             from here. Default: the nodes of the edges, in the order in which they are met.
-        directed: whether an edge is walked from source to target only. The table does not say, so you must.
+        directed: whether an edge is walked from source to target only. The table does not say, so you must. With
+            False, each edge stands in it one way, and one that stands both ways is refused, since it would be walked
+            both ways twice; a table that lists every edge both ways is a directed one.
         features: the column of `nodes` to compare, as an array is taken by `MarkovChain.from_transitions`: integers
             stay labels, strings become their `label_code`. A list of columns makes vectors (n, p). None: no features.
         laziness: the probability of staying, in [0, 1].
@@ -56,8 +66,9 @@ def from_frame(
     Raises:
         ImportError: pandas is not installed.
         TypeError: not data frames, or weights that are not numbers.
-        ValueError: missing columns or values, negative or non-finite weights, nodes that stand twice in `nodes` or not
-            at all, no nodes; a column `graph`, which is for `from_frames`.
+        ValueError: columns that are missing or stand twice, missing values, negative or non-finite weights, nodes that
+            stand twice in `nodes` or not at all, no nodes, edges that stand both ways although `directed` is False; a
+            column `graph`, which is for `from_frames`.
 
     Example:
         >>> import pandas
@@ -211,6 +222,7 @@ def _check_table(name: str, table: Any, columns: list[str]) -> None:
                 f"{name}: there is no column {column!r}, only {known or 'none'}. Rename one: "
                 f"{name}.rename(columns={{...: {column!r}}})."
             )
+        _check_once(name, table, column)
         missing = table[column].isna().to_numpy()
         if missing.any():
             row = table.index[missing].tolist()[0]
@@ -218,6 +230,13 @@ def _check_table(name: str, table: Any, columns: list[str]) -> None:
                 f"{name}: column {column!r} has no value in row {row!r}, the first of {int(missing.sum())}. Fill it "
                 "in, or drop the row."
             )
+
+
+def _check_once(name: str, table: "DataFrame", column: str) -> None:
+    if getattr(table[column], "ndim", 2) != 1:
+        raise ValueError(
+            f"{name}: the column {column!r} stands there {table[column].shape[1]} times. Drop or rename all but one."
+        )
 
 
 def _check_nodes(
@@ -245,9 +264,17 @@ def _chain(
     check_flag("directed", directed)
     sources, targets, names = _ends(edges, nodes)
     weights = _weights(edges)
+    if not directed and (found := stands_both_ways(sources, targets)) is not None:
+        i, j = names[sources[found[0]]], names[targets[found[0]]]
+        here, there = (edges.index.tolist()[k] for k in found)
+        raise ValueError(
+            f"directed: False, but edges hold {i!r} to {j!r} in row {here!r}, and {j!r} to {i!r} in row {there!r}. If "
+            "the table lists all edges both ways, use directed=True; if these are two edges whose weights add up, "
+            "write both the same way."
+        )
     adjacency = adjacency_of(sources, targets, weights, len(names), directed=directed)
-    found = None if nodes is None or features is None else _features(nodes, features)
-    return MarkovChain.from_adjacency(adjacency, features=found, state_names=names, **walk)
+    values = None if nodes is None or features is None else _features(nodes, features)
+    return MarkovChain.from_adjacency(adjacency, features=values, state_names=names, **walk)
 
 
 def _ends(edges: "DataFrame", nodes: "DataFrame | None") -> tuple[IntArray, IntArray, list[Any]]:
@@ -282,6 +309,7 @@ def _ends(edges: "DataFrame", nodes: "DataFrame | None") -> tuple[IntArray, IntA
 def _weights(edges: "DataFrame") -> FloatArray:
     if "weight" not in edges:
         return np.ones(len(edges))
+    _check_once("edges", edges, "weight")
     column = edges["weight"]
     if column.dtype.kind not in "fiub":
         raise TypeError(

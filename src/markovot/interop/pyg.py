@@ -10,7 +10,7 @@ from torch import Tensor
 
 from markovot._optional import require
 from markovot.chains import MarkovChain
-from markovot.interop._common import check_flag, check_single, sparse_tensor, steps_of
+from markovot.interop._common import check_flag, check_single, sparse_tensor, stands_both_ways, steps_of
 
 
 class ChainsAndTargets(NamedTuple):
@@ -71,7 +71,7 @@ def from_pyg(
     index = _edge_index(data, num_nodes)
     weights = _weights(data, weight, index)
     if not directed:
-        _check_one_way(index, num_nodes)
+        _check_one_way(index)
         other = index[0] != index[1]
         index, weights = torch.cat([index, index[:, other].flip(0)], 1), torch.cat([weights, weights[other]])
     return MarkovChain.from_adjacency(
@@ -260,12 +260,11 @@ def _weights(data: Any, weight: str | None, index: Tensor) -> Tensor:
     return values
 
 
-def _check_one_way(index: Tensor, n: int) -> None:
-    """Refuse an edge that stands both ways: walked both ways twice, it would count double beside a self-loop."""
-    keys = index[0] * n + index[1]
-    both = torch.isin(keys, index[1] * n + index[0]) & (index[0] != index[1])
-    if bool(both.any()):
-        i, j = index[:, int(both.nonzero()[0, 0])].tolist()
+def _check_one_way(index: Tensor) -> None:
+    """Refuse an edge that stands both ways."""
+    sources, targets = index.cpu().numpy()
+    if (found := stands_both_ways(sources, targets)) is not None:
+        i, j = index[:, found[0]].tolist()
         raise ValueError(
             f"directed: False, but edge_index holds both ({i}, {j}) and ({j}, {i}). It already has its edges both "
             "ways: leave directed=True."
