@@ -284,6 +284,8 @@ def test_bad_matrices_and_classes_are_refused():
         ({"one": matrix[:5]}, targets, r"matrices\['one'\]: shape \(5, 36\)"),
         ({"one": matrix}, np.arange(40) % 3, r"matrices\['one'\]: it is of 36 graphs, and targets of 40"),
         ({"one": matrix}, targets[:, None], r"targets: shape \(36, 1\)"),
+        ({"one": matrix}, [None, *targets[1:]], "targets: that of graph 0 is None, so it has no class"),
+        ({"one": matrix}, np.where(targets == 1, np.nan, targets), "targets: that of graph .* is nan"),
         ({"one": matrix}, np.zeros(36), r"one class, \[0.0\]"),
         ({"one": matrix}, np.r_[np.zeros(33), np.ones(3)], "class 1.0 has 3 graphs, too few for 4 folds with 3 inside"),
     ]:

@@ -10,7 +10,7 @@ import torch
 
 from interop_checks import assert_same_chain, dense, sample
 from markovot import interop
-from markovot.chains import MarkovChain, label_code
+from markovot.chains import MarkovChain, as_chain, label_code
 from markovot.datasets import load_mutag
 
 
@@ -201,6 +201,13 @@ BAD_WEIGHT = edge_frame(("a", "b", 1.0), ("b", "c", -2.0)).set_axis([10, 11])
 def test_bad_tables(edges: Any, nodes: Any, options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         interop.from_frame(edges, nodes, **{"directed": False, **options})
+
+
+def test_a_frame_is_no_chain_unasked() -> None:
+    square = pandas.DataFrame([[0.0, 1.0], [1.0, 0.0]], index=["a", "b"], columns=["a", "b"])
+    for thing in (square, [square], (np.eye(2), square["a"])):
+        with pytest.raises(TypeError, match=r"does not convert .*from_frame\(.*from_transitions\(frame\.to_numpy\(\)"):
+            as_chain(thing)
 
 
 def test_whether_edges_are_directed_must_be_said() -> None:

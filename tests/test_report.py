@@ -1,12 +1,15 @@
 """The report page: what it holds, that nothing on it can run or fetch, and what it says of uncertain distances."""
 
 import base64
+import copy
+import dataclasses
 import functools
 import hashlib
 import json
 import re
 import sys
 from html.parser import HTMLParser
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -345,6 +348,7 @@ def test_a_map_of_many_items_starts_from_classical_scaling_alone(monkeypatch):
 
 # --- nothing runs, nothing is fetched
 EVIL = ["</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "<b>&amp;</b>", "' \" `${1}`", "$title"]
+EVIL_TOO = ["<!--<script>", "--></title><svg/onload=alert(1)>", "\u2028\u2029]]>", "\0\udcff", '" onclick="x', "x"]
 
 
 def test_what_people_type_is_only_text(written, found, chains):
@@ -357,6 +361,34 @@ def test_what_people_type_is_only_text(written, found, chains):
     assert page.data["names"] == [*EVIL, "b"]
     assert [one[0] for one in page.data["classes"]] == [*EVIL, "a"]
     assert page.text.count(EVIL[0]) == 2  # the title, of the window and of the page
+
+
+def test_no_name_brings_an_element_or_an_attribute(written, found, chains, monkeypatch):
+    def tags(names, title):
+        parts = [copy.copy(chain) for chain in chains]
+        for part, name in zip(parts, names, strict=True):
+            part.state_names = [name] * part.num_states
+        wrong = found.status.copy()
+        wrong[0, 1] = wrong[1, 0] = Status.STALLED
+        doubtful = dataclasses.replace(found, status=wrong, invalid={("chains", 2): title})
+        page = written(doubtful, targets=names, names=names, title=title, chains=parts, solve=SOLVE, k=1)
+        assert page.data["names"] == names
+        assert {name for name, _ in page.data["drawings"]["states"]} <= set(names)
+        return [(tag, attributes) for tag, attributes in page.tags if attributes.get("http-equiv") is None]
+
+    plain = tags(list("abcdef"), "plain")
+    for names in ([*EVIL, "x"], EVIL_TOO):
+        for title in names:
+            assert tags(names, title) == plain
+
+
+def test_the_script_makes_text_of_what_people_type():
+    """Neither the page nor Plotly, which reads some HTML in text, is given it in any other way."""
+    script = (resources.files("markovot.report") / "report.js").read_text(encoding="utf-8")
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|hovertemplate|hovertext", script)
+    for line in script.splitlines():
+        if re.search(r"\b(name|ticktext): .*data\.|name: .*name", line):
+            assert "forPlotly(" in line, line
 
 
 def test_only_the_scripts_of_the_page_may_run_and_nothing_may_be_fetched(written, found):
@@ -394,6 +426,7 @@ def test_a_script_that_names_its_own_end_is_harmless(written, found, monkeypatch
         ({"solve": SOLVE}, "chains: it goes with solve, to align neighbours"),
         ({"chains": [1], "solve": SOLVE}, "chains: 1 chains for distances of 6 graphs"),
         ({"targets": ["a"]}, "targets: 1 for 6 graphs. Give one for each."),
+        ({"targets": ["a", None, "a", "b", "b", "b"]}, "labels: that of item 1 is None, a missing value"),
         ({"names": ["a"]}, "names: 1 for 6 graphs. Give one for each."),
         ({"k": 0}, "k must be an integer of at least 1, the number of neighbours; got 0"),
         ({"k": True}, "k must be an integer of at least 1, the number of neighbours; got True"),

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from markovot import kernels, validate
+from markovot.chains.labels import is_missing
 from markovot.pairwise import PairwiseSolution
 
 FloatArray = NDArray[np.float64]
@@ -193,7 +194,7 @@ def _members(labels: Iterable[Any], wanted: int) -> dict[Any, NDArray[np.intp]]:
     if len(given) != wanted:
         raise ValueError(f"labels: there are {len(given)} of them for {wanted} members. Give one for each row.")
     for index, label in enumerate(given):
-        if label is None or label != label:
+        if is_missing(label):
             raise ValueError(f"labels: that of member {index} is {label}, so it has no group. Leave it out.")
     try:
         count = Counter(given)

@@ -1,5 +1,6 @@
 """as_chain: whatever the user has, as a MarkovChain."""
 
+import numbers
 import sys
 from os import PathLike
 from typing import Any
@@ -16,7 +17,8 @@ _ELSEWHERE = {
     "deeptime": "markovot.interop.from_deeptime(model), or from_deeptime_hmm(model) for a hidden Markov model",
     "hmmlearn": "markovot.interop.from_hmmlearn(model)",
     "gymnasium": "markovot.interop.from_gymnasium(environment, policy)",
-    "pandas": "markovot.interop.from_frame(edges, nodes, directed=...)",
+    "pandas": "markovot.interop.from_frame(edges, nodes, directed=...) for a table of edges, and for a square of "
+    "probabilities MarkovChain.from_transitions(frame.to_numpy(), state_names=list(frame))",
 }
 
 
@@ -70,11 +72,15 @@ def as_chain(obj: Any) -> MarkovChain:
     for kind in type(obj).__mro__:
         if (instead := _ELSEWHERE.get(kind.__module__.partition(".")[0])) is not None:
             raise TypeError(f"chain: as_chain does not convert {type(obj).__name__}. Use {instead}.")
-    file = " A graph file is read by markovot.interop.read_graph." if isinstance(obj, str | PathLike) else ""
+    hint = ""
+    if isinstance(obj, str | PathLike):
+        hint = " A graph file is read by markovot.interop.read_graph."
+    elif isinstance(obj, numbers.Number):
+        hint = " A matrix in lists becomes one by numpy.array(rows, dtype=float)."
     raise TypeError(
         f"chain: cannot make one from {type(obj).__name__}. Give a MarkovChain, a square transition matrix "
         "(torch tensor, NumPy array or SciPy sparse matrix; rows sum to one), a networkx graph, a tuple "
-        f"(transition, labels), or a list of these.{file}"
+        f"(transition, labels), or a list of these.{hint}"
     )
 
 
@@ -84,6 +90,6 @@ def _is_matrix(obj: Any) -> bool:
 
 def _is_labels(obj: Any) -> bool:
     """Not another transition matrix: square matrices always are."""
-    if isinstance(obj, list):
+    if isinstance(obj, list | tuple):
         return not any(isinstance(item, MarkovChain) or (_is_matrix(item) and item.ndim > 1) for item in obj)
     return isinstance(obj, Tensor | np.ndarray) and (obj.ndim == 1 or (obj.ndim == 2 and obj.shape[0] != obj.shape[1]))

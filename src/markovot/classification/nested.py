@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from markovot import kernels, validate
 from markovot._optional import require
+from markovot.chains.labels import is_missing
 from markovot.classification.matrices import FloatArray, Setting, debias
 
 METHODS = ("knn", "svm", "kernel")
@@ -159,7 +160,7 @@ def nested_accuracy(
     """
     validate.choice("method", method, METHODS)
     require("sklearn", extra="sklearn", what="nested_accuracy")
-    classes = np.asarray(targets)
+    classes = _as_classes(targets)
     check_classes(classes, protocol)
     families = _families(_checked(matrices, len(classes)), method, protocol)
 
@@ -294,6 +295,19 @@ def _checked(matrices: Mapping[Any, Any], count: int) -> dict[Any, FloatArray]:
             )
         found[name] = matrix
     return found
+
+
+def _as_classes(targets: Any) -> NDArray[Any]:
+    """The class of each graph as an array, in which NumPy would make a string of a number that stands beside one."""
+    given = targets.tolist() if hasattr(targets, "tolist") else list(targets)
+    missing = [k for k, target in enumerate(given) if is_missing(target)]
+    if missing:
+        raise ValueError(
+            f"targets: that of graph {missing[0]} is {given[missing[0]]!r}, so it has no class. Leave the graph out."
+        )
+    if len({isinstance(target, str) for target in given}) == 2:
+        raise TypeError("targets: some are strings and some are not. Write all classes in one way, such as strings.")
+    return np.asarray(targets)
 
 
 def check_classes(classes: NDArray[Any], protocol: NestedCV) -> None:

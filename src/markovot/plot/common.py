@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from markovot._optional import require
+from markovot.chains.labels import is_missing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,7 +88,14 @@ def classes(labels: Labels, count: int) -> list[Hashable]:
     found: list[Any] = list(labels)  # type: ignore[arg-type]
     if len(found) != count:
         raise ValueError(f"labels must name the class of each of the {count} items; got {len(found)} labels.")
-    return [label.item() if isinstance(label, np.generic | Tensor) else label for label in found]
+    found = [label.item() if isinstance(label, np.generic | Tensor) else label for label in found]
+    missing = [k for k, label in enumerate(found) if is_missing(label)]
+    if missing:
+        raise ValueError(
+            f"labels: that of item {missing[0]} is {found[missing[0]]!r}, a missing value. Leave the item out, or give "
+            "it a class of its own, such as 'unknown'."
+        )
+    return found
 
 
 def item_names(names: Sequence[Any] | None, count: int) -> list[str] | None:

@@ -250,7 +250,8 @@ def _digest(script: str) -> str:
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        # Names of files may hold bytes that are no text; they become question marks.
+        temporary.write_text(text, encoding="utf-8", errors="replace", newline="\n")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
