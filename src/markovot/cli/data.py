@@ -265,9 +265,22 @@ def read_like(data: Data, path: Path, features: str | None) -> "MarkovChain":
     (chain,) = read_files([path], {"laziness": data.laziness} | options | {"features": features}).chains
     if data.set.feature_kind == "labels" and chain.features is not None:
         number = {label_code(name): k for k, name in enumerate(data.set.label_names)}
-        # A label that the set does not have keeps its code, which equals none of the set's.
-        chain.features = torch.tensor([number.get(code, int(code)) for code in chain.features.tolist()])
+        own = data.set.chains[0].features
+        if chain.features.dim() == 1 and own is not None:
+            # A label that the set does not have keeps its code, which equals none of the set's.
+            labels = [number.get(label, label) for label in chain.features.tolist()]
+            chain.features = torch.tensor(_written_alike(labels, own.is_floating_point(), path), dtype=own.dtype)
     return chain
+
+
+def _written_alike(labels: list[Any], as_floats: bool, path: Path) -> list[Any]:
+    """Labels as numbers of the other kind, none of which may change by it."""
+    other = [label for label in labels if isinstance(label, float) != as_floats]
+    for label in other:
+        if label != int(label) or abs(label) > 2**53:
+            ours, theirs = ("numbers", "strings") if as_floats else ("integers or strings", f"numbers such as {label}")
+            raise Failure(f"{path}: its labels are {theirs}, those of the data {ours}. Write both in one way.")
+    return labels if as_floats else [int(label) for label in labels]
 
 
 def file_options(reading: Reading) -> dict[str, Any]:
