@@ -23,7 +23,7 @@ def test_numbers_as_labels_are_compared_exactly(tmp_path) -> None:
     options = ("-k", "3", "--features", "label", "--epsilon", "0")
     facts = loaded("neighbours", folder, write(tmp_path / "q.graphml", [1.0, 2.0, 1.0]), *options)
     assert facts["neighbours"][0]["distance"] == pytest.approx(0, abs=1e-9)
-    assert [one["name"] for one in facts["neighbours"]][0] == "a"
+    assert facts["neighbours"][0]["name"] == "a"
     facts = loaded("neighbours", folder, write(tmp_path / "q.graphml", [1.0, 16777216.0, 1.0]), *options)
     assert min(one["distance"] for one in facts["neighbours"]) > 0.1
     message = complaint(1, "neighbours", folder, write(tmp_path / "q.graphml", "CNC"), *options)

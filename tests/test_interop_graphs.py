@@ -142,7 +142,7 @@ def test_as_chain_names_the_function_for_tables_and_files(tmp_path: Path) -> Non
         with pytest.raises(TypeError, match=r"cannot make one from \w+.*read by markovot\.interop\.read_graph"):
             as_chain(path)
     with pytest.raises(TypeError, match=r"list of these\.$"):
-        as_chain(3)
+        as_chain(None)
 
 
 # --- imports
