@@ -136,8 +136,8 @@ def test_rows_of_a_dense_batch() -> None:
     assert torch.equal(rows.to_dense(), batch.detach().double())
 
 
-def test_inputs_are_neither_copied_nor_changed() -> None:
-    rows = ROWS.clone()
+def test_inputs_are_not_changed_and_leaves_are_kept() -> None:
+    rows = ROWS.clone().requires_grad_()
     assert MarkovChain.from_transitions(rows).transition is rows
     matrix = scipy.sparse.csr_array((np.array([0.5, 0.5, 1.0]), np.array([1, 1, 0]), np.array([0, 2, 3])), shape=(2, 2))
     assert dense(as_chain(matrix)).tolist() == [[0, 1], [1, 0]]  # repeated entries are summed

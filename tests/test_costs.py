@@ -216,14 +216,20 @@ def test_anything_may_stand_at_padded_states_of_a_matrix() -> None:
         (torch.full((2, 3), math.nan).double(), ValueError, r"cost: entry \(0, 0\) is nan"),
         ("euclidean", TypeError, r"cost: expected a tensor.*got str"),
         (None, TypeError, "got NoneType"),
-        (costs.Euclidean, TypeError, "got ABCMeta"),
+        (costs.Euclidean, TypeError, r"got the class Euclidean itself\. Give an instance: costs\.Euclidean\(\)"),
         (costs.Euclidean(), ValueError, "chain x has no features"),
-        (costs.Given([[1.0]]), TypeError, "got list"),
+        ([[1.0]], TypeError, "got list.*as_tensor"),
     ],
 )
 def test_bad_costs(cost: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         resolve_cost(cost, chain(2), chain(3))
+
+
+def test_a_given_cost_is_checked_when_it_is_made() -> None:
+    for bad, message in (([[1.0]], "got list"), (np.eye(2, dtype=int), r"int64.*\.astype\(float\)")):
+        with pytest.raises(TypeError, match=f"cost: .*{message}"):
+            costs.Given(bad)
 
 
 def test_chains_that_do_not_fit_together() -> None:

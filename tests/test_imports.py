@@ -18,10 +18,11 @@ SOURCE = Path(markovot.__file__).parent
 # other one way. A new module is given its place here.
 ORDER = [
     ["_transforms", "_copying"],
-    ["_eager", "_implicit", "_optional", "kernels"],
+    ["_eager", "_implicit", "_optional", "containers", "kernels"],
     ["validate"],
     ["transport.rows", "transport.units"],
     ["compressed"],
+    ["sparse"],
     ["solution"],
     ["stationary"],
     ["chains", "chains.*"],

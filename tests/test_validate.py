@@ -95,11 +95,18 @@ def test_law_broadcasts() -> None:
         validate.law("a", [0.5, 0.5], like, (2,))
 
 
-def test_arrays_share_memory_where_they_can() -> None:
+def test_what_comes_in_is_copied_but_for_tensors_with_a_gradient() -> None:
     array = np.array([[0.5, 0.5], [1.0, 0.0]])
-    assert validate.as_tensor("a", array).data_ptr() == array.ctypes.data
-    for odd in (array[::-1], array.astype(">f8"), array.T):
+    assert validate.as_tensor("a", array).data_ptr() != array.ctypes.data
+    for odd in (array[::-1], array.astype(">f8"), array.T, np.broadcast_to(array, (3, 2, 2)), array[()][0, 0:0]):
         assert validate.as_tensor("a", odd).tolist() == odd.tolist()
+    tensor = torch.ones(2, 2)
+    assert validate.as_tensor("a", tensor).data_ptr() != tensor.data_ptr()
+    wide = validate.as_tensor("a", tensor.expand(1000, 2, 2))
+    assert wide.shape == (1000, 2, 2)
+    assert wide.untyped_storage().nbytes() == tensor.untyped_storage().nbytes()
+    leaf = tensor.requires_grad_()
+    assert validate.as_tensor("a", leaf) is leaf
 
 
 @pytest.mark.parametrize(

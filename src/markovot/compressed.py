@@ -1,8 +1,8 @@
 """Compressed rows of a batch of matrices: row pointers, column indices and values in one flat store.
 
 The row `i` of matrix `b` is `values[indptr[b, i]:indptr[b, i+1]]`, at the columns `indices[...]` of the same
-slice. torch's own sparse tensors are read and never made: their batches need equal counts, and values cannot
-be reached by every operation.
+slice. torch's own sparse tensors are read (see `sparse`) and never made: their batches need equal counts, and values
+cannot be reached by every operation.
 """
 
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from markovot import validate
+from markovot._transforms import plain
 
 
 class Compressed(NamedTuple):
@@ -60,88 +60,42 @@ def gather(owner: Tensor, columns: Tensor, values: Tensor, rows_shape: tuple[int
     return Compressed(pointers(keys // n, rows_shape), keys % n, summed)
 
 
-def is_scipy(matrix: Any) -> bool:
-    """Whether this is a SciPy sparse array or matrix, found out without importing SciPy."""
-    if not type(matrix).__module__.startswith("scipy.sparse"):
-        return False
-    import scipy.sparse
+def check(name: str, rows: Compressed) -> None:
+    """Refuse pointers and columns with which a loop would read beyond the arrays, or an entry twice.
 
-    return bool(scipy.sparse.issparse(matrix))
-
-
-def is_sparse(matrix: Any) -> bool:
-    """Whether this is a sparse torch tensor of any layout, or a SciPy sparse matrix."""
-    return matrix.layout != torch.strided if isinstance(matrix, Tensor) else is_scipy(matrix)
-
-
-def read(name: str, matrix: Any) -> Compressed:
-    """Read a sparse torch tensor (CSR or COO, any batch dimensions) or a SciPy sparse matrix.
-
-    The values keep their connection to a torch tensor that requires grad: `backward` gives that tensor a
-    sparse gradient.
+    Compiled loops and SciPy's read where they are told to: whatever comes from outside goes through here first.
 
     Raises:
-        TypeError: another layout.
-        ValueError: not square, empty, or a CSR tensor whose column indices are out of range, unsorted or
-        repeated.
+        TypeError: pointers or columns that are not int64.
+        ValueError: parts that do not fit together, columns out of range, unsorted or repeated.
     """
-    if is_scipy(matrix):
-        return _read_scipy(name, matrix)
-    if matrix.layout == torch.sparse_coo:
-        return _read_coo(name, matrix)
-    if matrix.layout == torch.sparse_csr:
-        return _read_csr(name, matrix)
-    raise TypeError(f"{name}: layout {matrix.layout} is not supported. Convert it with {name}.to_sparse_csr().")
-
-
-def _read_coo(name: str, tensor: Tensor) -> Compressed:
-    if tensor.dense_dim():
+    for part, tensor in (("indptr", rows.indptr), ("indices", rows.indices)):
+        if tensor.dtype != torch.int64:
+            raise TypeError(f"{name}: {part} has dtype {tensor.dtype}. Convert it with .long().")
+    count, size = rows.indices.numel(), rows.indptr.shape[-1] - 1 if rows.indptr.dim() else 0
+    if rows.indices.dim() != 1 or rows.values.shape[-1:] != (count,) or size < 1:
         raise ValueError(
-            f"{name}: hybrid sparse tensors (dense_dim() = {tensor.dense_dim()}) are not transition matrices."
+            f"{name}: indptr {tuple(rows.indptr.shape)}, indices {tuple(rows.indices.shape)} and values "
+            f"{tuple(rows.values.shape)} do not fit together. Give (*batch, n+1), (nnz,) and (nnz,)."
         )
-    validate.square(name, tensor.shape)
-    tensor = tensor if tensor.is_coalesced() else tensor.coalesce()  # coalescing sums repeated entries
-    *batch, row, column = tensor.indices()
-    owner = torch.zeros_like(row)
-    for index, size in zip([*batch, row], tensor.shape[:-1], strict=True):
-        owner = owner * size + index
-    # A tensor may be declared coalesced without being so.
-    if bool(((owner * tensor.shape[-1] + column).diff() <= 0).any()):
-        raise ValueError(f"{name}: indices() are unsorted or repeated, though the tensor is marked as coalesced.")
-    return Compressed(pointers(owner, tensor.shape[:-1]), column, tensor.values())
+    indptr, indices = (_light(tensor) for tensor in (rows.indptr.reshape(-1, size + 1), rows.indices))
+    ends = indptr[:, 1:]
+    whole = indptr[0, 0] == 0 and indptr[-1, -1] == count and (indptr[1:, 0] == indptr[:-1, -1]).all()
+    if not (bool(whole) and bool((ends >= indptr[:, :-1]).all())):
+        raise ValueError(f"{name}: indptr must rise from 0 to the number of stored entries, {count}, chain after chain.")
+    if not count:
+        return
+    if not (bool(indices.min() >= 0) and bool(indices.max() < size)):
+        at = int(((indices < 0) | (indices >= size)).nonzero()[0].reshape(-1)[0])
+        raise ValueError(f"{name}: column {int(indices[at])} of stored entry {at} does not lie in [0, {size}).")
+    rises = indices[1:] > indices[:-1]
+    starts = ends.reshape(-1)
+    rises[starts[(starts > 0) & (starts < count)] - 1] = True  # from one row to the next anything goes
+    if not bool(rises.all()):
+        raise ValueError(f"{name}: columns must rise within each row, each at most once. Sort them, and sum repetitions.")
 
 
-def _read_csr(name: str, tensor: Tensor) -> Compressed:
-    if tensor.dense_dim():
-        raise ValueError(
-            f"{name}: hybrid sparse tensors (dense_dim() = {tensor.dense_dim()}) are not transition matrices."
-        )
-    validate.square(name, tensor.shape)
-    crow, column = tensor.crow_indices().long(), tensor.col_indices().long()
-    count = column.shape[-1]
-    # torch does not check these by default, and reading out of bounds would give wrong numbers quietly.
-    if not bool(((crow[..., 0] == 0) & (crow[..., -1] == count)).all() & (crow.diff(dim=-1) >= 0).all()):
-        raise ValueError(f"{name}: crow_indices() must rise from 0 to the number of stored entries, {count}.")
-    batch = crow[..., 0].numel()
-    offsets = count * torch.arange(batch, device=crow.device).view(*crow.shape[:-1], 1)
-    rows = Compressed(crow + offsets, column.reshape(-1), tensor.values().reshape(-1))
-    keys = rows.owner() * tensor.shape[-1] + rows.indices
-    outside = (rows.indices < 0) | (rows.indices >= tensor.shape[-1])
-    if bool(outside.any() | (keys.diff() <= 0).any()):
-        raise ValueError(
-            f"{name}: col_indices() must lie in [0, {tensor.shape[-1]}) and rise within each row. "
-            "Build the tensor from a coalesced COO tensor, with .to_sparse_csr()."
-        )
-    return rows
-
-
-def _read_scipy(name: str, matrix: Any) -> Compressed:
-    validate.square(name, matrix.shape)
-    csr = matrix.tocsr()
-    if not csr.has_canonical_format:
-        csr = csr.copy()  # summing works in place, and inputs are never modified
-        csr.sum_duplicates()
-    if csr.dtype.kind not in "fiub":
-        raise TypeError(f"{name}: dtype {csr.dtype} is not supported. Convert it with {name}.astype(float).")
-    values = validate.as_tensor(name, csr.data)
-    return Compressed(torch.from_numpy(csr.indptr).long(), torch.from_numpy(csr.indices).long(), values)
+def _light(tensor: Tensor) -> Any:
+    """The numbers of a small tensor, for which NumPy needs a fifth of torch's time."""
+    tensor = plain(tensor)
+    return tensor.numpy() if tensor.device.type == "cpu" else tensor

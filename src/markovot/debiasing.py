@@ -8,6 +8,7 @@ import numpy as np
 
 from markovot.chains import as_chain
 from markovot.costs import Cost, Given
+from markovot.costs.ground import not_a_cost
 from markovot.solution import Solution, Status
 
 
@@ -80,6 +81,8 @@ def _costs(cost: Any) -> tuple[Any, Any, Any]:
         return cost
     if isinstance(cost, Cost) and not isinstance(cost, Given):
         return cost, cost, cost
+    if isinstance(cost, type):
+        raise not_a_cost("an object such as costs.ZeroOne(), or three matrices", cost)
     raise TypeError(
         "cost: one matrix tells the costs from x to y, but not those within x and within y. Give an object that "
         "compares features, such as costs.ZeroOne(), or three matrices (x to y, x to x, y to y)."

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from markovot import compressed, validate
+from markovot import sparse, validate
 from markovot.chains import MarkovChain
 
 IntArray = NDArray[np.int64]
@@ -257,8 +257,8 @@ def accuracy(
 
 
 def _weights(name: str, given: Any) -> Tensor:
-    if compressed.is_sparse(given):
-        read = compressed.read(name, given)
+    if sparse.is_sparse(given):
+        read = sparse.read(name, given, integers=True)
         weights = read._replace(values=read.values.detach().double()).to_dense()
     else:
         weights = validate.as_tensor(name, given).detach().double()

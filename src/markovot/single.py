@@ -15,6 +15,7 @@ from markovot._transforms import plain
 from markovot.adjoint import centre_law
 from markovot.assembly import measured
 from markovot.bellman import cost_limits, cost_range, tolerance
+from markovot.costs.ground import given_cost
 from markovot.solution import Solution, Status, rounded, statuses
 from markovot.transport.single import Coupled, solve_problems
 from markovot.transport.units import Unit, confined
@@ -33,7 +34,8 @@ def transport_cost(
     Args:
         a: law (*batch, n), sums to one; states without mass take no part.
         b: law (*batch, m).
-        cost: C (*batch, n, m), finite. All batch dimensions are broadcast.
+        cost: C (*batch, n, m), finite; an array is converted to the laws' dtype and device. All batch dimensions are
+            broadcast.
         epsilon: in units of the cost; a number or a tensor (*batch). 0, for every item, is exact, on the CPU only.
         rtol: wanted certified error, relative to the range of the cost (to one where the range is zero).
         throw: raise a `SolveError` if some item did not converge.
@@ -63,8 +65,7 @@ def transport_cost(
         >>> print(f"{markovot.transport_cost(a, b, cost, epsilon=0.01).value.item():.3f}")
         0.252
     """
-    a, b, cost = (validate.as_tensor(name, value) for name, value in (("a", a), ("b", b), ("cost", cost)))
-    _check(a, b, cost)
+    a, b, cost = _checked(a, b, cost)
     validate.number("rtol", rtol, 1e-15, 1.0)
     epsilon = validate.regularisation(epsilon, dtype=torch.float64, device=a.device)
     n, m, dtype = a.shape[-1], b.shape[-1], a.dtype
@@ -92,20 +93,27 @@ def transport_cost(
     return solution
 
 
-def _check(a: Tensor, b: Tensor, cost: Tensor) -> None:
-    for name, law in (("a", a), ("b", b)):
-        if not law.ndim or not law.shape[-1]:
-            raise ValueError(f"{name}: shape {tuple(law.shape)} has no states. Give at least one probability.")
-        validate.floating(name, law)
-        validate.distributions(name, law, noun="law", repair="Divide it by its sum.")
-        validate.same_kind(name, law, "cost", cost)
-    validate.floating("cost", cost)
+def _checked(a: Any, b: Any, cost: Any) -> tuple[Tensor, Tensor, Tensor]:
+    a, b = (_law(name, law) for name, law in (("a", a), ("b", b)))
+    validate.same_kind("b", b, "a", a)
+    cost = given_cost(cost, a, "the laws")
     if cost.shape[-2:] != (a.shape[-1], b.shape[-1]):
         raise ValueError(
             f"cost: shape {tuple(cost.shape)} does not end in {(a.shape[-1], b.shape[-1])}, the numbers of states of a "
             "and b."
         )
     validate.finite("cost", cost)
+    return a, b, cost
+
+
+def _law(name: str, value: Any) -> Tensor:
+    law = validate.as_tensor(name, value)
+    if not law.ndim or not law.shape[-1]:
+        raise ValueError(f"{name}: shape {tuple(law.shape)} has no states. Give at least one probability.")
+    validate.floating(name, law)
+    validate.has_values(name, law)
+    validate.distributions(name, law, noun="law", repair="Divide it by its sum.")
+    return law
 
 
 def _batch_shape(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor) -> torch.Size:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from markovot import compressed, validate
+from markovot import sparse, validate
 from markovot._eager import eagerly
 from markovot._implicit import implicit
 from markovot._transforms import outside, plain
@@ -34,8 +34,8 @@ def stationary_distribution(transition: Any) -> Tensor:
     $$\pi P = \pi, \qquad \sum_i \pi_i = 1.$$
 
     Args:
-        transition: (*batch, n, n) row-stochastic matrices: a dense tensor, a sparse CSR or COO tensor, a
-            NumPy array or a SciPy sparse matrix, float32 or float64.
+        transition: (*batch, n, n) row-stochastic matrices: a dense or sparse tensor, a NumPy
+            array or a SciPy sparse matrix, float32 or float64.
 
     Returns:
         The laws, (*batch, n), in the dtype and on the device of `transition`. States that are left for ever
@@ -64,9 +64,8 @@ def stationary_distribution(transition: Any) -> Tensor:
         >>> stationary_distribution(weather)
         tensor([0.8333, 0.1667], dtype=torch.float64)
     """
-    if compressed.is_sparse(transition):
-        rows = compressed.read("transition", transition)
-        validate.floating("transition", rows.values)
+    if sparse.is_sparse(transition):
+        rows = sparse.read("transition", transition)
         owner = rows.owner()
         validate.stored_rows("transition", owner, rows.indices, rows.values, rows.row_sums(owner))
         return of_compressed(rows)

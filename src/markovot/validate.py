@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from markovot._transforms import plain
+from markovot.containers import as_tensor as as_tensor
 
 FLOATING = (torch.float32, torch.float64)
 # Rows and laws must sum to one within this: what normalising in the given precision leaves behind, with room
@@ -34,24 +35,13 @@ def place(index: tuple[int, ...]) -> str:
     return str(index[0]) if len(index) == 1 else str(index)
 
 
-def as_tensor(name: str, value: Any) -> Tensor:
-    """A tensor as it is, or a NumPy array as a tensor (a copy only where torch cannot share the memory)."""
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, np.ndarray):
-        if value.dtype.kind not in "fiubc":
-            raise TypeError(f"{name}: expected an array of numbers, got dtype {value.dtype}.")
-        # torch can share neither read-only memory nor negative strides, and knows only the native byte order.
-        sharable = value.flags.writeable and value.flags.c_contiguous and value.dtype.isnative
-        return torch.from_numpy(value if sharable else np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
-    raise TypeError(
-        f"{name}: expected a torch tensor or a NumPy array, got {type(value).__name__}. "
-        "Convert it first, for instance with torch.as_tensor(value, dtype=torch.float64)."
-    )
-
-
 def floating(name: str, tensor: Tensor) -> None:
     """Refuse everything but float32 and float64."""
+    if tensor.is_complex():
+        raise TypeError(
+            f"{name}: dtype {tensor.dtype} is not supported, only float32 and float64. Take the real numbers that are "
+            f"meant, for instance {name}.real.astype(float) of an array, or {name}.real of a tensor."
+        )
     if tensor.dtype not in FLOATING:
         raise TypeError(
             f"{name}: dtype {tensor.dtype} is not supported, only float32 and float64. "
@@ -64,9 +54,14 @@ def matrices(name: str, value: Any) -> Tensor:
     tensor = as_tensor(name, value)
     floating(name, tensor)
     square(name, tensor.shape)
+    has_values(name, tensor)
+    return tensor
+
+
+def has_values(name: str, tensor: Tensor) -> None:
+    """Refuse tensors that are only shapes."""
     if tensor.device.type == "meta":
         raise ValueError(f"{name}: a tensor on the device meta has no values. Make it on a real device, such as 'cpu'.")
-    return tensor
 
 
 def square(name: str, shape: tuple[int, ...]) -> None:
@@ -85,7 +80,7 @@ def same_kind(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None
     if tensor.dtype != other.dtype:
         raise TypeError(
             f"{name}: dtype {tensor.dtype} is not that of {other_name}, {other.dtype}. Convert one, with "
-            f".to({other.dtype})."
+            f".to({other.dtype}) (an array with .astype('{str(other.dtype).removeprefix('torch.')}'))."
         )
     if tensor.device != other.device:
         raise ValueError(
@@ -133,7 +128,19 @@ def distributions(name: str, tensor: Tensor, *, noun: str = "row", repair: str =
     if bool((detached.amin() >= 0) & ((sums - 1).abs().amax() <= tolerance)):
         return
     entries(name, detached)
+    if repair is _DIVIDE_ROWS and detached.shape[-1:] == detached.shape[-2:-1]:
+        repair = _or_transpose(name, detached.sum(-2, dtype=torch.float64), tolerance)
     raise_sum(name, sums, tolerance, noun=noun, repair=repair)
+
+
+def _or_transpose(name: str, columns: Tensor, tolerance: float) -> str:
+    """The repair of rows that do not sum to one, given the sums of the columns: are these the distributions?"""
+    if not bool(((columns - 1).abs() <= tolerance).all()):
+        return _DIVIDE_ROWS
+    return (
+        "The columns sum to one: row i must hold the probabilities from state i, so transpose it, with "
+        f"{name}.transpose(-2, -1) (an array or a SciPy matrix with .T)."
+    )
 
 
 def raise_sum(name: str, sums: Tensor, tolerance: float, *, noun: str = "row", repair: str = _DIVIDE_ROWS) -> None:
@@ -159,7 +166,9 @@ def stored_rows(name: str, owner: Tensor, indices: Tensor, values: Tensor, sums:
     if bool(smallest & ((sums - 1).abs().amax() <= tolerance)):
         return
     stored_entries(name, owner, indices, detached, tuple(sums.shape))
-    raise_sum(name, sums, tolerance)
+    columns = torch.zeros_like(sums).reshape(-1)
+    columns.index_add_(0, owner // sums.shape[-1] * sums.shape[-1] + indices, detached.double())
+    raise_sum(name, sums, tolerance, repair=_or_transpose(name, columns, tolerance))
 
 
 def stored_entries(name: str, owner: Tensor, indices: Tensor, values: Tensor, rows_shape: tuple[int, ...]) -> None:
@@ -180,7 +189,7 @@ def law(name: str, value: Any, like: Tensor, shape: tuple[int, ...]) -> Tensor:
     Args:
         name: the argument, for the message.
         value: tensor or array, (n,) or any shape that broadcasts to `shape`.
-        like: tensor whose dtype and device the law must share.
+        like: tensor whose dtype and device the law must share; an array is converted to them.
         shape: (*batch, n).
 
     Returns:
@@ -188,14 +197,15 @@ def law(name: str, value: Any, like: Tensor, shape: tuple[int, ...]) -> Tensor:
     """
     tensor = as_tensor(name, value)
     floating(name, tensor)
-    same_kind(name, tensor, "the chain", like)
+    if isinstance(value, Tensor):
+        same_kind(name, tensor, "the chain", like)
     broadcasts = 0 < tensor.dim() <= len(shape) and tensor.shape[-1] == shape[-1]
     if not broadcasts or any(k not in (1, s) for k, s in zip(tensor.shape[::-1], shape[::-1], strict=False)):
         raise ValueError(
             f"{name}: shape {tuple(tensor.shape)} does not fit {tuple(shape)}. Give one probability for each state."
         )
     distributions(name, tensor, noun="law", repair=_DIVIDE)
-    return tensor.expand(shape)
+    return tensor.to(like).expand(shape)
 
 
 def number(name: str, value: Any, low: float, high: float) -> float:

@@ -12,9 +12,13 @@ from markovot._transforms import is_wrapped
 from markovot.compressed import Compressed
 from markovot.transport.rows import Rows
 
+# Probabilities below this count as zero where rows are solved: their effect, at most this share of the cost's range at
+# each step, is far below rounding (2^-52), while their logarithms and inverses would overflow on the way.
+NEGLIGIBLE = 1e-300
+
 
 class ChainBase(Copyable):
-    """The tensors of a chain or a batch of chains, without checks: see MarkovChain."""
+    """The tensors of a chain or a batch of chains, unchecked but for the places of stored entries: see MarkovChain."""
 
     def __init__(
         self,
@@ -32,15 +36,16 @@ class ChainBase(Copyable):
         self._mask: Tensor | None = None
         self._stationary: tuple[int, Tensor] | None = None
         self._kept_rows: tuple[int, Rows] | None = None
+        self._checked: int | None = None
         self.features = features
         self.state_names = state_names
-        shape = rows.shape[:-1] if isinstance(rows, Tensor) else rows.rows_shape
+        shape = rows.shape[:-1] if isinstance(rows, Tensor) else self.compressed.rows_shape
         self.batch_shape: torch.Size = shape[:-1]
         self.num_states: int = shape[-1]
 
     def __getstate__(self) -> dict[str, Any]:
         # What is kept goes by the version of the chain's tensor, and a copy counts its versions anew.
-        return super().__getstate__() | {"_stationary": None, "_kept_rows": None}
+        return super().__getstate__() | {"_stationary": None, "_kept_rows": None, "_checked": None}
 
     # --- what it is
     @property
@@ -51,7 +56,7 @@ class ChainBase(Copyable):
     @property
     def parameter(self) -> Tensor:
         """The tensor through which gradients flow: `transition` if dense, `values` if sparse."""
-        return self._rows if isinstance(self._rows, Tensor) else self._rows.values
+        return self._rows if isinstance(self._rows, Tensor) else self.compressed.values
 
     @property
     def dtype(self) -> torch.dtype:
@@ -75,6 +80,11 @@ class ChainBase(Copyable):
         """Row pointers, column indices and values of a sparse chain."""
         if isinstance(self._rows, Tensor):
             raise AttributeError("indptr, indices, values: this chain has the dense layout. Use chain.transition.")
+        # Once, and again if somebody has written into them: compiled loops go where these tell them.
+        written = _writes(self._rows.indptr) + _writes(self._rows.indices)
+        if self._checked != written:
+            compressed.check("rows", self._rows)
+            self._checked = written
         return self._rows
 
     @property
@@ -135,7 +145,7 @@ class ChainBase(Copyable):
             if isinstance(self._rows, Tensor):
                 self._stationary = version, stationary.of_dense(self._rows, mask)
             else:
-                self._stationary = version, stationary.of_compressed(self._rows, mask)
+                self._stationary = version, stationary.of_compressed(self.compressed, mask)
         law = self._stationary[1]
         if version < 0:
             self._stationary = None
@@ -158,15 +168,15 @@ class ChainBase(Copyable):
     def _version(self) -> int:
         """Counts the writes into the chain's tensor; -1 where nothing may be kept."""
         parameter = self.parameter
-        if is_wrapped(parameter):
+        if is_wrapped(parameter) or parameter.requires_grad or parameter.is_inference():
             return -1
-        return -1 if parameter.requires_grad or parameter.is_inference() else parameter._version
+        return _writes(parameter) + (self._checked or 0)
 
     def _make_rows(self) -> Rows:
         sizes, values = self.sizes.reshape(-1), self.parameter.detach().double()
         if isinstance(self._rows, Tensor):
             return dense_rows(values, sizes)
-        return stored_rows(self._rows._replace(values=values), sizes)
+        return stored_rows(self.compressed._replace(values=values), sizes)
 
     # --- conversions
     def _replace(self, rows: Tensor | Compressed, change: Callable[[Tensor], Tensor]) -> Self:
@@ -181,13 +191,15 @@ class ChainBase(Copyable):
 
     def to_dense(self) -> Self:
         """The same chain in the dense layout, differentiable in the stored values of this one."""
-        return self if isinstance(self._rows, Tensor) else self._replace(self._rows.to_dense(), lambda tensor: tensor)
+        if isinstance(self._rows, Tensor):
+            return self
+        return self._replace(self.compressed.to_dense(), lambda tensor: tensor)
 
     def detach(self) -> Self:
         """The same chain, cut off from the tensors it was made from."""
         if isinstance(self._rows, Tensor):
             return self._replace(self._rows.detach(), Tensor.detach)
-        return self._replace(self._rows._replace(values=self.values.detach()), Tensor.detach)
+        return self._replace(self.compressed._replace(values=self.values.detach()), Tensor.detach)
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """The same chain on another device, or in float32 or float64; arguments as for `torch.Tensor.to`.
@@ -205,7 +217,7 @@ class ChainBase(Copyable):
 
         if isinstance(self._rows, Tensor):
             return self._replace(change(self._rows), change)
-        return self._replace(Compressed(*map(change, self._rows)), change)
+        return self._replace(Compressed(*map(change, self.compressed)), change)
 
     def __len__(self) -> int:
         if not self.batch_shape:
@@ -247,11 +259,16 @@ class ChainBase(Copyable):
         return f"MarkovChain({', '.join([*parts, str(self.dtype).removeprefix('torch.'), str(self.device)])})"
 
 
+def _writes(tensor: Tensor) -> int:
+    """How often somebody wrote into a tensor, as far as torch knows."""
+    return 0 if is_wrapped(tensor) or tensor.is_inference() else tensor._version
+
+
 def dense_rows(transition: Tensor, sizes: Tensor) -> Rows:
-    """The positive probabilities of float64 matrices (*batch, n, n), each row made to sum to one."""
+    """The probabilities of float64 matrices (*batch, n, n) that are not negligible; each row is made to sum to one."""
     n = transition.shape[-1]
     flat = transition.reshape(-1, n)
-    owner, indices = torch.nonzero(flat, as_tuple=True)
+    owner, indices = torch.nonzero(~(flat.abs() <= NEGLIGIBLE), as_tuple=True)  # NaN is kept, and found
     values = (flat / validate.sums(flat)[:, None])[owner, indices]
     return Rows(sizes, compressed.pointers(owner, (len(sizes), n)), indices, values)
 
@@ -261,7 +278,7 @@ def stored_rows(stored: Compressed, sizes: Tensor) -> Rows:
     shape = (len(sizes), stored.rows_shape[-1])
     owner = stored.owner()
     values = stored.values / stored.row_sums(owner).reshape(-1)[owner]
-    if bool((values > 0).all()):
+    if bool((values > NEGLIGIBLE).all()):
         return Rows(sizes, stored.indptr.reshape(-1, shape[1] + 1), stored.indices, values)
-    keep = values > 0
+    keep = ~(values <= NEGLIGIBLE)
     return Rows(sizes, compressed.pointers(owner[keep], shape), stored.indices[keep], values[keep])

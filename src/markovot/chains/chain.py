@@ -1,14 +1,16 @@
 """MarkovChain: the ways to make one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
-from markovot import compressed, validate
+from markovot import sparse, validate
 from markovot.chains import build, counting, labels, stacking
 from markovot.chains.base import ChainBase
 from markovot.compressed import Compressed
+from markovot.containers import kind_of
 
 LAWS = ("stationary", "uniform")
 
@@ -17,8 +19,13 @@ class MarkovChain(ChainBase):
     """A finite Markov chain, or a batch of them.
 
     Make one with `from_transitions`, `from_adjacency`, `from_networkx`, `from_trajectories`, `stack` or
-    `as_chain`, which check what they are given; the constructor does not. Treat chains as immutable. The
-    tensors you gave are kept, not copied, so that gradients reach them.
+    `as_chain`, which check what they are given; the constructor checks only that no index is out of range.
+    Treat chains as immutable.
+
+    A chain owns its numbers. Arrays, SciPy matrices, lists and tensors are copied when it is made, and what is
+    written into them later changes nothing. A tensor that requires a gradient is the exception: it is kept as it
+    is, so that gradients reach it, and so that what an optimiser writes into it counts from the next solve on;
+    rows, columns and pointers of sparse tensors are copied all the same.
 
     Chains have one of two layouts. Dense: `transition`, all of whose entries receive a gradient. Sparse:
     `indptr`, `indices`, `values`, of which the stored values do.
@@ -42,11 +49,11 @@ class MarkovChain(ChainBase):
         """A chain with given transition probabilities.
 
         Args:
-            transition: (*batch, n, n), rows sum to one: a dense tensor, a torch sparse CSR or COO tensor (all
-                these keep their gradients), a NumPy array, or a SciPy sparse matrix; float32 or float64.
-                Sparse stays sparse.
+            transition: (*batch, n, n), rows sum to one: a dense or sparse tensor of any layout (these keep
+                their gradients), a NumPy array, or a SciPy sparse matrix; float32 or float64. Sparse stays
+                sparse, and repeated entries are summed.
             initial: "stationary" (computed when needed, with its gradient; must be unique), "uniform", or a
-                tensor (n,) or (*batch, n) that sums to one.
+                tensor or array (n,) or (*batch, n) that sums to one.
             features: None, or a tensor or array of labels (*batch, n) or vectors (*batch, n, p), or a list of
                 numbers, vectors or strings (see `label_code`), one for each state. Half precision becomes
                 float32, and unsigned integers int64, so that any two features are compared exactly.
@@ -66,9 +73,8 @@ class MarkovChain(ChainBase):
             MarkovChain(2 states, dense, initial law stationary, float32, cpu)
         """
         rows: Tensor | Compressed
-        if compressed.is_sparse(transition):
-            rows = compressed.read("transition", transition)
-            validate.floating("transition", rows.values)
+        if sparse.is_sparse(transition):
+            rows = sparse.read("transition", transition)
             owner = rows.owner()
             validate.stored_rows("transition", owner, rows.indices, rows.values, rows.row_sums(owner))
         else:
@@ -119,16 +125,14 @@ class MarkovChain(ChainBase):
         laziness = validate.number("laziness", laziness, 0.0, 1.0)
         validate.choice("dead_ends", dead_ends, build.DEAD_ENDS)
         rows: Tensor | Compressed
-        if compressed.is_sparse(adjacency):
-            weights = compressed.read("adjacency", adjacency)
-            if not isinstance(adjacency, Tensor) and not weights.values.is_floating_point():
-                weights = weights._replace(values=weights.values.double())
-            validate.floating("adjacency", weights.values)
+        if sparse.is_sparse(adjacency):
+            weights = sparse.read("adjacency", adjacency, integers=not isinstance(adjacency, Tensor))
             rows = build.walk_compressed(weights, laziness, dead_ends)
         else:
             if not isinstance(adjacency, Tensor):
                 adjacency = validate.as_tensor("adjacency", adjacency)
-                adjacency = adjacency if adjacency.is_floating_point() else adjacency.double()
+                counts = not (adjacency.is_floating_point() or adjacency.is_complex())
+                adjacency = adjacency.double() if counts else adjacency
             rows = build.walk_dense(validate.matrices("adjacency", adjacency), laziness, dead_ends)
         return cls._finish(rows, initial, features, state_names)
 
@@ -232,7 +236,8 @@ class MarkovChain(ChainBase):
         """
         pseudo_count = validate.number("pseudo_count", pseudo_count, 0.0, float("inf"))
         validate.choice("dead_ends", dead_ends, build.DEAD_ENDS)
-        counts, names = counting.count_steps(trajectories, num_states, state_names)
+        given = None if state_names is None else _listed(state_names)
+        counts, names = counting.count_steps(trajectories, num_states, given)
         rows: Tensor | Compressed
         if pseudo_count > 0:
             rows = build.walk_dense(counts.to_dense() + pseudo_count, 0.0, dead_ends)
@@ -254,8 +259,10 @@ class MarkovChain(ChainBase):
                 f"initial: {initial!r} is not 'stationary', 'uniform' or a tensor of {chain.num_states} probabilities."
             )
         if features is not None:
-            chain.features = labels.of_states(features, chain.batch_shape, chain.num_states, chain.device)
+            given = _numbers_of(features)
+            chain.features = labels.of_states(given, chain.batch_shape, chain.num_states, chain.device)
         if names is not None:
+            names = _listed(names)
             if len(names) != chain.num_states:
                 raise ValueError(f"state_names: there are {len(names)} names for {chain.num_states} states.")
             chain.state_names = (
@@ -293,3 +300,26 @@ class MarkovChain(ChainBase):
             if not isinstance(part, MarkovChain):
                 raise TypeError(f"chains: number {k} is {type(part).__name__}, not a MarkovChain. as_chain converts.")
         return cls(**stacking.stacked(parts))
+
+
+def _numbers_of(features: Any) -> Any:
+    """Features that are numbers, as a tensor of our own; labels as they are."""
+    if not isinstance(features, Tensor | np.ndarray) or (isinstance(features, np.ndarray) and _is_text(features)):
+        return features
+    tensor = validate.as_tensor("features", features)
+    # Half precision becomes single, exactly: its squares would already be beyond its range.
+    return tensor.float() if tensor.is_floating_point() and tensor.dtype not in validate.FLOATING else tensor
+
+
+def _is_text(array: Any) -> bool:
+    return array.dtype.kind in "OUS" and not isinstance(array, np.ma.MaskedArray)
+
+
+def _listed(names: Any) -> list[Any]:
+    """Names of states as a list of our own."""
+    if isinstance(names, str | bytes | Set | Mapping) or not isinstance(names, Iterable):
+        raise TypeError(
+            f"state_names: expected a sequence with one name for each state, got {kind_of(names)}. Give a list, such "
+            "as ['a', 'b']."
+        )
+    return list(names)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from markovot import compressed
+from markovot import containers
 from markovot.chains.chain import MarkovChain
 
 # Objects that hold too many choices to be converted unasked, by the library that their class comes from.
@@ -85,7 +85,7 @@ def as_chain(obj: Any) -> MarkovChain:
 
 
 def _is_matrix(obj: Any) -> bool:
-    return isinstance(obj, Tensor | np.ndarray) or compressed.is_scipy(obj)
+    return isinstance(obj, Tensor | np.ndarray) or containers.is_scipy(obj)
 
 
 def _is_labels(obj: Any) -> bool:

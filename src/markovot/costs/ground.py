@@ -11,6 +11,7 @@ from torch import Tensor
 from markovot import validate
 from markovot._copying import Copyable
 from markovot.chains import MarkovChain, labels
+from markovot.containers import kind_of, repair
 
 _EXACT = 2**53
 
@@ -44,7 +45,8 @@ def pair_features(fx: Tensor, fy: Tensor, *, floating: bool) -> tuple[Tensor, Te
                     f"features: those of {name} are {f.dtype} labels, between which there is no difference "
                     "to measure. Use ZeroOne(), or give numbers as floats, for instance features.double()."
                 )
-        kind = torch.promote_types(fx.dtype, fy.dtype)
+        # Half precision is for storing: the squares of its numbers are already beyond its range.
+        kind = torch.promote_types(torch.promote_types(fx.dtype, fy.dtype), torch.float32)
         return fx.to(kind), fy.to(kind)
     return fx, fy
 
@@ -149,7 +151,11 @@ class Given(Cost):
     """A given matrix (*batch, n, m), whatever the features.
 
     Args:
-        matrix: the costs, finite, of any sign; differentiable.
+        matrix: the costs, finite, of any sign: a tensor (differentiable), or an array, which is converted to the dtype
+            and device of the chains. It is copied, but for a tensor that requires a gradient.
+
+    Raises:
+        TypeError: something else, or another dtype than float32 and float64.
 
     Example:
         >>> import torch
@@ -160,9 +166,13 @@ class Given(Cost):
     matrix: Any
     needs_features = False
 
+    def __post_init__(self) -> None:
+        tensor = _matrix(self.matrix)
+        object.__setattr__(self, "matrix", tensor if isinstance(self.matrix, Tensor) else tensor.numpy())
+
     def __call__(self, fx: Tensor | None = None, fy: Tensor | None = None) -> Tensor:
         """The matrix."""
-        return validate.as_tensor("cost", self.matrix)
+        return self.matrix if isinstance(self.matrix, Tensor) else torch.from_numpy(self.matrix)
 
 
 def resolve_cost(cost: Any, x: MarkovChain, y: MarkovChain) -> Tensor:
@@ -185,7 +195,7 @@ def resolve_cost(cost: Any, x: MarkovChain, y: MarkovChain) -> Tensor:
     if isinstance(cost, Cost) and cost.needs_features:
         matrix = cost(_features("x", x), _features("y", y)).to(x.dtype)
     else:
-        matrix = _given(cost() if isinstance(cost, Given) else cost, x)
+        matrix = given_cost(cost, x.parameter, "the chains")
     shape = (*_broadcast(matrix, x, y), x.num_states, y.num_states)
     if not (x.is_padded or y.is_padded):
         validate.finite("cost", matrix)
@@ -207,17 +217,34 @@ def _features(name: str, chain: MarkovChain) -> Tensor:
     return chain.features if vectors else chain.features.unsqueeze(-1)
 
 
-def _given(cost: Any, x: MarkovChain) -> Tensor:
+def not_a_cost(expected: str, cost: Any, hint: str | None = None) -> TypeError:
+    """What to raise about a thing that is not the cost that was expected."""
+    hint = repair("cost", cost) if hint is None else f" {hint}"
+    if isinstance(cost, type) and issubclass(cost, Cost):
+        hint = f" Give an instance: costs.{cost.__name__}({'matrix' if cost is Given else ''})."
+    return TypeError(f"cost: expected {expected}, got {kind_of(cost)}.{hint}")
+
+
+def given_cost(cost: Any, like: Tensor, whose: str) -> Tensor:
+    """Costs given as numbers, of the dtype and on the device of `like`, the tensor of `whose` they are.
+
+    Raises:
+        TypeError: no tensor, array or `Given`, or another dtype; an array's is converted.
+        ValueError: another device.
+    """
+    matrix = cost.matrix if isinstance(cost, Given) else cost
+    tensor = _matrix(matrix)
+    if not isinstance(matrix, Tensor):
+        return tensor.to(like)  # an array has no device, and its dtype is seldom a choice
+    validate.same_kind("cost", tensor, whose, like)
+    return tensor
+
+
+def _matrix(cost: Any) -> Tensor:
     if not isinstance(cost, Tensor | np.ndarray):
-        raise TypeError(
-            "cost: expected a tensor (n × m), an array, or a cost such as costs.Euclidean(), got "
-            f"{type(cost).__name__}."
-        )
+        raise not_a_cost("a tensor (n × m), an array, or a cost such as costs.Euclidean()", cost)
     tensor = validate.as_tensor("cost", cost)
     validate.floating("cost", tensor)
-    if not isinstance(cost, Tensor):
-        return tensor.to(x.parameter)  # an array has no device, and its dtype is seldom a choice
-    validate.same_kind("cost", tensor, "the chains", x.parameter)
     return tensor
 
 

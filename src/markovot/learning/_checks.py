@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from markovot import compressed, validate
+from markovot import sparse, validate
 from markovot.chains import labels
 
 # How far a matrix may be from reversible, relative to its largest flow, to be taken as such.
@@ -58,10 +58,8 @@ def softmax_of_rows(values: Tensor, owner: Tensor, num_rows: int) -> Tensor:
 
 def support_entries(support: Any, n: int) -> tuple[Tensor, Tensor]:
     """Rows and columns of the entries of a mask (n, n) that are not zero, row by row."""
-    if compressed.is_sparse(support):
-        if isinstance(support, Tensor) and support.dtype == torch.bool:
-            support = support.to(torch.uint8)  # torch cannot coalesce sparse tensors of bool
-        rows = compressed.read("support", support)
+    if sparse.is_sparse(support):
+        rows = sparse.read("support", support, integers=True)
         shape, keep = rows.rows_shape, rows.values.detach() != 0
         owner, columns = rows.owner()[keep], rows.indices[keep]
     else:

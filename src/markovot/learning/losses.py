@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from markovot import validate
 from markovot._eager import eagerly
 from markovot.chains import MarkovChain, as_chain
+from markovot.containers import own
 from markovot.costs import Cost
+from markovot.costs.ground import not_a_cost
 from markovot.distances import discounted_wl
 from markovot.fixed_point import PolicyIteration, Solver, check_solver
 from markovot.solution import ChainSolution
@@ -85,10 +87,7 @@ class DiscountedWLLoss(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(cost, Cost | Tensor | np.ndarray):
-            raise TypeError(
-                "cost: expected a cost such as costs.Euclidean(), a tensor or an array (n, m), got "
-                f"{type(cost).__name__}."
-            )
+            raise not_a_cost("a cost such as costs.Euclidean(), a tensor or an array (n, m)", cost)
         check_solver(solver)
         cpu = torch.device("cpu")
         validate.discount(delta, dtype=torch.float64, device=cpu)
@@ -103,11 +102,11 @@ class DiscountedWLLoss(nn.Module):
         self.reset()
 
     def _hold(self, name: str, value: Any) -> None:
-        """Keep a setting; a tensor moves with the module, and a parameter is learned."""
+        """Keep a setting of our own; a tensor moves with the module, and a parameter is learned."""
         if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-            self.register_buffer(name, value, persistent=False)
+            self.register_buffer(name, own(value), persistent=False)
         else:
-            setattr(self, name, value)
+            setattr(self, name, value.copy() if isinstance(value, np.ndarray) else value)
 
     @eagerly
     def forward(self, x: Any, y: Any) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from markovot.chains import MarkovChain
 from markovot.costs import Cost, ZeroOne
+from markovot.costs.ground import not_a_cost
 from markovot.learning._checks import softmax
 from markovot.learning.history import History
 from markovot.learning.losses import DiscountedWLLoss
@@ -72,10 +73,8 @@ def targets_of(chains: Sequence[MarkovChain], cost: Cost) -> Targets:
     features = stack.features
     assert features is not None
     if not isinstance(cost, Cost) or not cost.needs_features:
-        raise TypeError(
-            f"cost: expected a cost between features, such as costs.Euclidean(), got {type(cost).__name__}; the "
-            "features of the small chain are learned."
-        )
+        hint = "The features of the small chain are learned."
+        raise not_a_cost("a cost between features, such as costs.Euclidean()", cost, hint)
     if features.is_floating_point():
         if isinstance(cost, ZeroOne):
             raise ValueError(

@@ -21,7 +21,8 @@ class DecisionProcess(Copyable):
     Args:
         transition: probabilities of the next state (actions, n, n), or a list of one (n, n) matrix for each action, or
             one matrix (n, n) of a single action: dense tensors or NumPy arrays, sparse COO or CSR tensors, SciPy sparse
-            matrices; float32 or float64, rows sum to one.
+            matrices; float32 or float64, rows sum to one. They are copied, but for tensors that require a gradient
+            (see `MarkovChain`), and kept as a tuple with one tensor for each action.
         reward: expected reward of each action in each state (n, actions), or (n,) of a single action; finite.
 
     Attributes:
@@ -46,6 +47,7 @@ class DecisionProcess(Copyable):
 
     def __post_init__(self) -> None:
         chains = _chains(self.transition)
+        object.__setattr__(self, "transition", _matrices(chains))
         object.__setattr__(self, "chains", chains)
         object.__setattr__(self, "reward", _reward(self.reward, chains))
 
@@ -125,13 +127,7 @@ class DecisionProcess(Copyable):
 
     def detach(self) -> "DecisionProcess":
         """The same process, cut off from the tensors it was made from."""
-        rows = [chain.detach() for chain in self.chains]
-        if rows[0].is_sparse:
-            shape = (self.num_states,) * 2
-            matrices = [sparse_tensor(torch.stack([c.compressed.owner(), c.indices]), c.values, shape) for c in rows]
-        else:
-            matrices = [chain.transition for chain in rows]
-        return DecisionProcess(matrices, self.reward.detach())
+        return DecisionProcess(_matrices(tuple(chain.detach() for chain in self.chains)), self.reward.detach())
 
     def _policy(self, policy: Any) -> Tensor:
         """Probabilities of the actions (n, actions), rows summing to one in float64."""
@@ -199,6 +195,15 @@ def _chains(transition: Any) -> tuple[MarkovChain, ...]:
     if all(chain.is_sparse for chain in chains):
         return chains
     return tuple(chain.to_dense() for chain in chains)
+
+
+def _matrices(chains: tuple[MarkovChain, ...]) -> tuple[Tensor, ...]:
+    """The matrices of chains of one layout."""
+    if not chains[0].is_sparse:
+        return tuple(chain.transition for chain in chains)
+    shape = (chains[0].num_states,) * 2
+    places = (torch.stack([chain.compressed.owner(), chain.indices]) for chain in chains)
+    return tuple(sparse_tensor(index, chain.values, shape) for index, chain in zip(places, chains, strict=True))
 
 
 def _chain(name: str, rows: Any) -> MarkovChain:

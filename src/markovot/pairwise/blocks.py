@@ -10,6 +10,7 @@ from torch import Tensor
 from markovot import adjoint, assembly, validate
 from markovot.adjoint import Entries, Inputs
 from markovot.costs import Cost, Given
+from markovot.costs.ground import not_a_cost
 from markovot.fixed_point import Solver
 from markovot.pairwise.collection import FloatArray, IntArray, Packed
 from markovot.pairwise.solution import INVALID, STATUSES
@@ -129,10 +130,8 @@ def _whole(chain: Packed) -> Entries:
 def checked(cost: object, delta: float, epsilon: float) -> tuple[Cost, float, float]:
     """Refuse what is not a cost, a discount and a regularisation."""
     if not isinstance(cost, Cost):
-        raise TypeError(
-            f"cost: expected an object such as costs.ZeroOne(), got {type(cost).__name__}. A matrix between "
-            "states that all chains share is costs.Given(matrix)."
-        )
+        hint = "A matrix between states that all chains share is costs.Given(matrix)."
+        raise not_a_cost("an object such as costs.ZeroOne()", cost, hint)
     cpu = torch.device("cpu")
     numbers = (
         validate.discount(delta, dtype=torch.float64, device=cpu),
