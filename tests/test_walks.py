@@ -97,11 +97,25 @@ def test_bad_weights(layout: Any, bad: float, message: str) -> None:
         MarkovChain.from_adjacency(layout(weights))
 
 
-def test_weights_that_add_up_to_infinity() -> None:
-    weights = torch.full((2, 2), 1e308, dtype=torch.float64)
-    for matrix in (weights, weights.to_sparse()):
-        with pytest.raises(ValueError, match="weights of row 0 add up to infinity"):
-            MarkovChain.from_adjacency(matrix)
+@pytest.mark.parametrize("layout", [lambda w: w, lambda w: w.to_sparse()])
+def test_weights_at_both_ends_of_the_range_of_floats(layout: Any) -> None:
+    """Sums that would overflow, inverses that would, and rows in which tiny stands beside large."""
+    weights = torch.tensor([[1e308, 0.0, 1.5e308], [0.0, 1e-310, 3e-310], [1.0, 5e-324, 3.0]], dtype=torch.float64)
+    leaf = weights.clone().requires_grad_()
+    walk = dense(MarkovChain.from_adjacency(layout(leaf)))
+    wanted = torch.tensor([[0.4, 0, 0.6], [0, 0.25, 0.75], [0.25, 0, 0.75]], dtype=torch.float64)
+    torch.testing.assert_close(walk, wanted, rtol=1e-15, atol=1e-300)
+    by = torch.tensor([[1.0, 0, 2], [3, 3, 3], [1, 2, 3]], dtype=torch.float64)
+    (walk * by).sum().backward()
+    stored = weights > 0
+    exact = torch.where(stored, (by - (by * wanted).sum(-1, keepdim=True)) / weights.sum(-1, keepdim=True), 0.0)
+    exact[0] = torch.tensor([-0.6, 0.0, 0.4], dtype=torch.float64) / 2.5 / 1e308
+    torch.testing.assert_close(torch.where(stored, leaf.grad, 0.0), exact, rtol=1e-12, atol=0.0)
+    alone = torch.tensor([[0.0, 1e-310], [2.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    (dense(MarkovChain.from_adjacency(layout(alone)))[0, 1] * 0.3).backward()
+    assert alone.grad[0, 1] == 0.0
+    half = torch.tensor([[1e-40, 3e-40], [3e38, 3e38]], requires_grad=True)
+    torch.testing.assert_close(dense(MarkovChain.from_adjacency(layout(half)))[0], torch.tensor([0.25, 0.75]))
 
 
 @pytest.mark.parametrize("laziness", [-0.1, 1.5, math.nan])

@@ -7,7 +7,7 @@ ways; a self-loop counts once; a state with no way out (total weight zero) stays
 
 import math
 import numbers
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from markovot import validate
+from markovot._transforms import plain
 from markovot.compressed import Compressed, gather
 
+_Map = Callable[[Tensor], Tensor]
 DEAD_ENDS = ("stay", "uniform", "error")
 
 
@@ -29,25 +31,46 @@ def _check_dead_ends(dead: Tensor, dead_ends: str) -> None:
         )
 
 
-def _check_totals(name: str, totals: Tensor) -> None:
-    if not bool((totals.detach() < math.inf).all()):
-        row = validate.place(validate.first(~(totals.detach() < math.inf)))
-        raise ValueError(f"{name}: the weights of row {row} add up to infinity. Divide all weights by a large number.")
+def _shares(weights: Tensor, peaks: Tensor, add: _Map, spread: _Map) -> Tensor:
+    """Weights divided by the sums of their rows, differentiable; rows of weight zero stay so.
+
+    Rows near the ends of the range of floats are scaled first, since their sums would overflow, or the inverses of these.
+
+    Args:
+        weights: checked.
+        peaks: the largest weight of each row, detached.
+        add: from entries to the sums of rows.
+        spread: from one number for each row to its entries.
+    """
+    info = torch.finfo(weights.dtype)
+    odd = (peaks > 0) & ((peaks < info.tiny**0.5) | (peaks > info.max**0.5))
+    # Where the total is zero, or not to be used, nothing may be divided by it: the gradient would be NaN although it is
+    # not selected.
+    plainly = weights / spread(torch.where(odd | (peaks == 0), 1.0, add(weights)))
+    if not bool(plain(odd).any()):
+        return plainly
+    still = weights.detach()
+    factor = torch.where(odd, (1.0 / peaks).clamp(max=info.max), 1.0)
+    scaled = still * spread(factor)
+    total = torch.where(peaks == 0, 1.0, add(scaled))
+    shares = scaled / spread(total)
+    # The same numbers with their first derivative, (g - <g, shares>) / sum: the difference before the quotient, so that
+    # a derivative of zero is zero whatever the sum. (A second one would lie beyond the range of floats.)
+    step = (weights - still) * spread((factor / total).clamp(max=info.max))
+    return torch.where(spread(odd), shares + step - shares * spread(add(step)), plainly)
 
 
 def walk_dense(adjacency: Tensor, laziness: float, dead_ends: str) -> Tensor:
     """Transition matrix (*batch, n, n) of the random walk along the weights, differentiable in them."""
     validate.entries("adjacency", adjacency)
     n = adjacency.shape[-1]
-    totals = adjacency.sum(-1)
-    _check_totals("adjacency", totals)
-    dead = totals == 0
+    peaks = adjacency.detach().amax(-1)
+    dead = peaks == 0
     _check_dead_ends(dead, dead_ends)
     identity = torch.eye(n, dtype=adjacency.dtype, device=adjacency.device)
     instead = identity if dead_ends != "uniform" else torch.full_like(identity, 1.0 / n)
-    # Where the total is zero neither branch may divide by it: its gradient would be NaN although it is not
-    # selected.
-    walk = torch.where(dead[..., None], instead, adjacency / torch.where(dead, 1.0, totals)[..., None])
+    shares = _shares(adjacency, peaks, lambda entries: entries.sum(-1), lambda rows: rows[..., None])
+    walk = torch.where(dead[..., None], instead, shares)
     return walk if laziness == 0 else laziness * identity + (1 - laziness) * walk
 
 
@@ -57,11 +80,11 @@ def walk_compressed(weights: Compressed, laziness: float, dead_ends: str) -> Com
     rows_shape = weights.rows_shape
     validate.stored_entries("adjacency", owner, columns, values.detach(), tuple(rows_shape))
     count, n = rows_shape.numel(), rows_shape[-1]
-    totals = values.new_zeros(count).index_add(0, owner, values)
-    _check_totals("adjacency", totals.view(rows_shape))
-    dead = totals == 0
+    zero = values.new_zeros(count)
+    peaks = zero.scatter_reduce(0, owner, values.detach(), "amax")
+    dead = peaks == 0
     _check_dead_ends(dead.view(rows_shape), dead_ends)
-    walk = values / torch.where(dead, 1.0, totals)[owner]
+    walk = _shares(values, peaks, lambda entries: zero.index_add(0, owner, entries), lambda rows: rows[owner])
     every = torch.arange(count, device=values.device)
     parts = [(owner, columns, walk)]
     stuck = every[dead]
