@@ -94,6 +94,19 @@ def test_gradient_off_the_support_is_the_one_sided_derivative() -> None:
         assert_same_gradient(found[name], inputs[name].grad, name, None, 1e-6)
 
 
+@pytest.mark.parametrize("layouts", [DENSE, SPARSE])
+def test_probabilities_near_the_least_float(layouts: tuple[str, str]) -> None:
+    """As good as none, in value and gradients; inverses and logarithms of them would overflow."""
+    for tiny in (5e-324, 1e-310, 1e-200):
+        problem = random_problem(2, 4, 4, degrees=(2, 3), zeros=1, delta=0.5, epsilon=0.04)
+        problem = replace(problem, **{name: np.maximum(getattr(problem, name), tiny) for name in LAWS})
+        inputs = {name: value.requires_grad_() for name, value in problem.tensors().items()}
+        unrolled(**inputs, inner=25, steps=40).backward()
+        found = gradients(problem, layouts)
+        for name in FIELDS:
+            assert_same_gradient(found[name], inputs[name].grad, name, None, 1e-6)
+
+
 # --- against differences
 def directions(
     problem: Problem, name: str, mask: np.ndarray | None, rng: np.random.Generator, count: int

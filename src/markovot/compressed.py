@@ -82,7 +82,7 @@ def check(name: str, rows: Compressed) -> None:
     ends = indptr[:, 1:]
     whole = indptr[0, 0] == 0 and indptr[-1, -1] == count and (indptr[1:, 0] == indptr[:-1, -1]).all()
     if not (bool(whole) and bool((ends >= indptr[:, :-1]).all())):
-        raise ValueError(f"{name}: indptr must rise from 0 to the number of stored entries, {count}, chain after chain.")
+        raise ValueError(f"{name}: indptr must rise from 0 to the number of stored entries, {count}.")
     if not count:
         return
     if not (bool(indices.min() >= 0) and bool(indices.max() < size)):
@@ -92,7 +92,7 @@ def check(name: str, rows: Compressed) -> None:
     starts = ends.reshape(-1)
     rises[starts[(starts > 0) & (starts < count)] - 1] = True  # from one row to the next anything goes
     if not bool(rises.all()):
-        raise ValueError(f"{name}: columns must rise within each row, each at most once. Sort them, and sum repetitions.")
+        raise ValueError(f"{name}: columns must rise within each row. Sort them, and sum entries that are repeated.")
 
 
 def _light(tensor: Tensor) -> Any:

@@ -1,7 +1,7 @@
 """The door through which tensors and arrays come in: what more they carry is refused, and the numbers become ours.
 
-A container may carry more than numbers (a mask, a unit, an index, a scale), which would be lost silently. And it lives on
-in the hands of whoever made it: what is written into it later must neither change a chain nor corrupt a solve.
+A container may carry more than numbers (a mask, a unit, an index, a scale), which would be lost silently. And it lives
+on in the hands of whoever made it: what is written into it later must neither change a chain nor corrupt a solve.
 """
 
 import sys
@@ -35,6 +35,16 @@ def as_tensor(name: str, value: Any) -> Tensor:
     if isinstance(value, np.ndarray):
         return _from_array(name, value)
     raise TypeError(f"{name}: expected a torch tensor or a NumPy array, got {kind_of(value)}.{repair(name, value)}")
+
+
+def as_doubles(name: str, value: Any) -> Tensor:
+    """Numbers given as a tensor, an array or a sequence, as a float64 tensor."""
+    if isinstance(value, Tensor | np.ndarray):
+        return as_tensor(name, value).double()
+    try:
+        return torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name}: expected numbers, got {kind_of(value)}.{repair(name, value)}") from None
 
 
 def own(tensor: Tensor) -> Tensor:
@@ -86,7 +96,7 @@ def _from_array(name: str, array: Any) -> Tensor:
             f"{name}: expected an array of numbers, got dtype {dtype}. If it holds numbers, convert it with "
             f"{name}.astype(float)."
         )
-    if dtype.kind == "f" and dtype.itemsize > 8 or dtype.kind == "c" and dtype.itemsize > 16:
+    if (dtype.kind == "f" and dtype.itemsize > 8) or (dtype.kind == "c" and dtype.itemsize > 16):
         raise TypeError(f"{name}: dtype {dtype} is not supported, only float32 and float64. Use {name}.astype(float).")
     # torch can do little with unsigned integers of more than a byte.
     wide = dtype.kind == "u" and dtype.itemsize > 1
@@ -120,6 +130,7 @@ def repair(name: str, value: Any) -> str:
         )
     if hasattr(value, "to_numpy"):
         return f" Give its numbers alone, {name}.to_numpy()."
-    if isinstance(value, str | bytes | Mapping) or not hasattr(value, "__array__") and not isinstance(value, Iterable):
-        return ""
-    return " Convert it first, for instance with torch.as_tensor(value, dtype=torch.float64)."
+    listed = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+    if listed or hasattr(value, "__array__"):
+        return " Convert it first, for instance with torch.as_tensor(value, dtype=torch.float64)."
+    return ""

@@ -1,8 +1,8 @@
 """Sparse matrices of torch and SciPy, in every format, read into compressed rows.
 
 Every format becomes places and values first, by NumPy and torch alone: SciPy's compiled loops, and torch's, trust the
-indices they are given, and a wrong one makes them read or write anywhere. Nor is any flag trusted that says that indices
-are sorted or occur once.
+indices they are given, and a wrong one makes them read or write anywhere. Nor is any flag trusted that says that
+indices are sorted or occur once.
 """
 
 from typing import Any, NamedTuple
@@ -16,10 +16,10 @@ from markovot.compressed import Compressed, gather, pointers
 from markovot.containers import is_scipy, own, plain_tensor
 
 
-class _Places(NamedTuple):
+class _Stored(NamedTuple):
     """Stored entries in any order, their indices not yet checked: one row for each dimension of the matrix."""
 
-    index: Tensor  # int64 (dims, nnz)
+    places: Tensor  # int64 (dims, nnz)
     values: Tensor  # (nnz,)
 
 
@@ -39,8 +39,8 @@ def read(name: str, matrix: Any, *, integers: bool = False) -> Compressed:
     Args:
         name: the argument, for messages.
         matrix: what `is_sparse` says yes to.
-        integers: whether integers and booleans are taken, as float64; before they are summed, since the sum of a few may
-            not fit into their own type.
+        integers: whether integers and booleans are taken, as float64: before they are summed, since a sum may not fit
+            into their own type.
 
     Raises:
         TypeError: another layout, another dtype than float32 and float64.
@@ -50,8 +50,8 @@ def read(name: str, matrix: Any, *, integers: bool = False) -> Compressed:
     if isinstance(matrix, Tensor):
         return _read_tensor(name, matrix, integers)
     validate.square(name, matrix.shape)
-    places = _scipy_places(name, matrix)
-    return _compress(name, places._replace(values=_numbers(name, places.values, integers)), tuple(matrix.shape))
+    stored = _scipy_entries(name, matrix)
+    return _compress(name, stored._replace(values=_numbers(name, stored.values, integers)), tuple(matrix.shape))
 
 
 def _numbers(name: str, values: Tensor, integers: bool) -> Tensor:
@@ -61,9 +61,9 @@ def _numbers(name: str, values: Tensor, integers: bool) -> Tensor:
     return values
 
 
-def _compress(name: str, places: _Places, shape: tuple[int, ...], *, ordered: bool = False) -> Compressed:
+def _compress(name: str, stored: _Stored, shape: tuple[int, ...], *, ordered: bool = False) -> Compressed:
     """Check the indices, and sort and sum the entries where they are not yet in order, unless they claim to be."""
-    index, values = places
+    index, values = stored
     if index.shape != (len(shape), len(values)):
         raise ValueError(
             f"{name}: there are indices of shape {tuple(index.shape)} for {len(values)} values of a matrix {shape}."
@@ -114,10 +114,10 @@ def _read_coo(name: str, tensor: Tensor, integers: bool) -> Compressed:
     index, values = tensor._indices(), tensor._values()
     if tensor.requires_grad:
         # Only values() is connected to the tensor, and only a coalesced one has it: after the check of the indices.
-        _compress(name, _Places(index, values.detach()), shape)
+        _compress(name, _Stored(index, values.detach()), shape)
         tensor = tensor if tensor.is_coalesced() else tensor.coalesce()
         index, values = tensor.indices(), tensor.values()
-    return _compress(name, _Places(index, _numbers(name, values, integers)), shape, ordered=tensor.is_coalesced())
+    return _compress(name, _Stored(index, _numbers(name, values, integers)), shape, ordered=tensor.is_coalesced())
 
 
 def _read_blocks(name: str, tensor: Tensor, integers: bool) -> Compressed:
@@ -143,7 +143,7 @@ def _read_blocks(name: str, tensor: Tensor, integers: bool) -> Compressed:
     places = (line, across) if by_rows else (across, line)
     items = torch.unravel_index(owner // lines, tuple(batch)) if batch else ()
     index = _spread((*items, *places), block)
-    return _compress(name, _Places(index, values.reshape(-1)), tuple(tensor.shape))
+    return _compress(name, _Stored(index, values.reshape(-1)), tuple(tensor.shape))
 
 
 def _owner(name: str, names: tuple[str, str], starts: Tensor, other: Tensor, lines: tuple[int, ...]) -> Tensor:
@@ -180,14 +180,14 @@ def _spread(index: tuple[Tensor, ...], block: tuple[int, ...]) -> Tensor:
 
 
 # --- SciPy
-def _scipy_places(name: str, matrix: Any) -> _Places:
+def _scipy_entries(name: str, matrix: Any) -> _Stored:
     """The stored entries of a SciPy matrix, without any of SciPy's own loops."""
     readers = {"csr": _lines, "csc": _lines, "bsr": _lines, "coo": _coordinates, "dia": _diagonals}
     reader = readers.get(matrix.format, _listed)
     index, values = reader(name, matrix)
     if index.dtype.kind not in "iu":
         raise TypeError(f"{name}: its indices have dtype {index.dtype}, not integers.")
-    return _Places(torch.from_numpy(index.astype(np.int64)), validate.as_tensor(name, values))
+    return _Stored(torch.from_numpy(index.astype(np.int64)), validate.as_tensor(name, values))
 
 
 def _lines(name: str, matrix: Any) -> tuple[Any, Any]:
@@ -237,8 +237,8 @@ def _diagonals(name: str, matrix: Any) -> tuple[Any, Any]:
 def _listed(name: str, matrix: Any) -> tuple[Any, Any]:
     """LIL and DOK: Python's own lists and dictionaries."""
     if matrix.format == "dok":
-        keys, values = list(matrix.keys()), list(matrix.values())
-        return np.array(keys, dtype=np.int64).reshape(-1, 2).T, np.array(values, dtype=matrix.dtype)
+        keys = np.array(list(matrix.keys()), dtype=np.int64).reshape(-1, 2)
+        return keys.T, np.array(list(matrix.values()), dtype=matrix.dtype)
     if matrix.format != "lil":
         raise TypeError(f"{name}: SciPy's format {matrix.format} is not supported. Convert it with {name}.tocsr().")
     counts = [len(row) for row in matrix.rows]
@@ -246,5 +246,5 @@ def _listed(name: str, matrix: Any) -> tuple[Any, Any]:
         raise ValueError(f"{name}: its rows hold {counts} indices, but not so many values.")
     owner = np.repeat(np.arange(len(counts)), counts)
     columns = np.array([k for row in matrix.rows for k in row], dtype=np.int64)
-    values = np.array([v for row in matrix.data for v in row], dtype=matrix.dtype)
+    values: Any = np.array([v for row in matrix.data for v in row], dtype=matrix.dtype)
     return np.stack([owner, columns]), values

@@ -21,6 +21,11 @@ FLOATING = (torch.float32, torch.float64)
 # to spare.
 SUM_TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-9}
 
+# Probabilities of a law below this count as zero where it is solved: their effect, at most this share of the range of
+# what is compared, is far below rounding, 2^-52, and their potentials, which would not be found, are those of states
+# without mass.
+NEGLIGIBLE = 2.0**-104
+
 _DIVIDE = "Divide it by its sum."
 _DIVIDE_ROWS = "Divide each row by its sum; if this is an adjacency matrix, use MarkovChain.from_adjacency."
 
@@ -277,14 +282,13 @@ def regularisation(value: Any, *, dtype: torch.dtype, device: torch.device) -> T
 
 
 def normalised(law: Tensor) -> Tensor:
-    """A checked law, which sums to one as its dtype can, made to do so in float64; a constant factor for autograd."""
+    """A checked law, which sums to one as its dtype can, made to do so in float64; a constant factor for autograd.
+
+    Probabilities below `NEGLIGIBLE` become zero, and keep their gradient.
+    """
     law = law.double()
-    return law / sums(law.detach()).unsqueeze(-1)
-
-
-def sums(rows: Tensor) -> Tensor:
-    """Sums along the last dimension, from its beginning: padding, zeros at its end, changes no bit."""
-    return rows.cumsum(-1)[..., -1]
+    law = law / sums(law.detach()).unsqueeze(-1)
+    return law - law.detach() * (law.detach() < NEGLIGIBLE)
 
 
 def broadcast(*shapes: tuple[int, ...]) -> torch.Size:

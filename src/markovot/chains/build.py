@@ -34,7 +34,7 @@ def _check_dead_ends(dead: Tensor, dead_ends: str) -> None:
 def _shares(weights: Tensor, peaks: Tensor, add: _Map, spread: _Map) -> Tensor:
     """Weights divided by the sums of their rows, differentiable; rows of weight zero stay so.
 
-    Rows near the ends of the range of floats are scaled first, since their sums would overflow, or the inverses of these.
+    Rows near the ends of the range of floats are scaled first: their sums would overflow, or the inverses of these.
 
     Args:
         weights: checked.

@@ -23,9 +23,10 @@ class MarkovChain(ChainBase):
     Treat chains as immutable.
 
     A chain owns its numbers. Arrays, SciPy matrices, lists and tensors are copied when it is made, and what is
-    written into them later changes nothing. A tensor that requires a gradient is the exception: it is kept as it
-    is, so that gradients reach it, and so that what an optimiser writes into it counts from the next solve on;
-    rows, columns and pointers of sparse tensors are copied all the same.
+    written into them later changes nothing. A tensor that requires a gradient when the chain is made is the
+    exception: it is kept as it is, so that gradients reach it, and so that what an optimiser writes into it counts
+    from the next solve on. Of a sparse tensor that goes for the tensor its values were made from; the places of its
+    entries are copied, and a sparse tensor that is itself a leaf makes a new chain after each step.
 
     Chains have one of two layouts. Dense: `transition`, all of whose entries receive a gradient. Sparse:
     `indptr`, `indices`, `values`, of which the stored values do.

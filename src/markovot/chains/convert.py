@@ -26,7 +26,7 @@ def as_chain(obj: Any) -> MarkovChain:
     """Convert to a MarkovChain.
 
     - A MarkovChain stays as it is.
-    - A square tensor or array, dense or sparse (torch CSR or COO, SciPy), with any leading batch dimensions,
+    - A square tensor or array, dense or sparse (torch or SciPy), with any leading batch dimensions,
       is a transition matrix with a stationary initial law. An adjacency matrix goes through
       `MarkovChain.from_adjacency`.
     - A networkx graph is its random walk with a uniform initial law, without features
@@ -78,7 +78,7 @@ def as_chain(obj: Any) -> MarkovChain:
     elif isinstance(obj, numbers.Number):
         hint = " A matrix in lists becomes one by numpy.array(rows, dtype=float)."
     raise TypeError(
-        f"chain: cannot make one from {type(obj).__name__}. Give a MarkovChain, a square transition matrix "
+        f"chain: cannot make one from {containers.kind_of(obj)}. Give a MarkovChain, a square transition matrix "
         "(torch tensor, NumPy array or SciPy sparse matrix; rows sum to one), a networkx graph, a tuple "
         f"(transition, labels), or a list of these.{hint}"
     )

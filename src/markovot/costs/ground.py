@@ -172,7 +172,10 @@ class Given(Cost):
 
     def __call__(self, fx: Tensor | None = None, fy: Tensor | None = None) -> Tensor:
         """The matrix."""
-        return self.matrix if isinstance(self.matrix, Tensor) else torch.from_numpy(self.matrix)
+        if isinstance(self.matrix, Tensor):
+            return self.matrix
+        # Other processes may have got it as memory that is read-only, which torch does not share.
+        return torch.from_numpy(self.matrix if self.matrix.flags.writeable else self.matrix.copy())
 
 
 def resolve_cost(cost: Any, x: MarkovChain, y: MarkovChain) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from markovot import validate
 from markovot.chains import MarkovChain, as_chain
+from markovot.containers import as_doubles
 from markovot.costs import Cost
 from markovot.distances import discounted_wl
 from markovot.fixed_point import PolicyIteration, Solver
@@ -159,7 +160,7 @@ def chains_of(chains: Any) -> list[MarkovChain]:
 def _shares(weights: Any, count: int) -> Tensor:
     if weights is None:
         return torch.full((count,), 1 / count, dtype=torch.float64)
-    found = torch.as_tensor(weights, dtype=torch.float64)
+    found = as_doubles("weights", weights)
     if found.shape != (count,):
         raise ValueError(f"weights: shape {tuple(found.shape)} for {count} chains. Give one number for each.")
     validate.entries("weights", found)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from markovot.chains import MarkovChain, as_chain
+from markovot.containers import as_doubles
 from markovot.costs import Cost
 from markovot.distances import discounted_wl
 from markovot.fixed_point import PolicyIteration, Solver
@@ -141,7 +142,7 @@ class _Misfit:
 
 
 def _checked_targets(targets: Any, count: int) -> Tensor:
-    found = torch.as_tensor(targets, dtype=torch.float64).detach()
+    found = as_doubles("targets", targets).detach()
     if found.shape != (count,):
         raise ValueError(f"targets: shape {tuple(found.shape)} for {count} chains. Give one distance for each.")
     if not bool(((found >= 0) & found.isfinite()).all()):
