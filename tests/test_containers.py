@@ -12,6 +12,7 @@ from torch import Tensor
 
 import markovot
 from markovot import DecisionProcess, MarkovChain, as_chain, costs, discounted_wl, transport_cost
+from markovot.groups import compare_groups
 from markovot.learning import DiscountedWLLoss
 from markovot.pairwise import distance_matrix
 
@@ -204,3 +205,10 @@ def test_columns_that_sum_to_one() -> None:
             as_chain(wrong)
         assert "columns sum to one" in str(caught.value)
         assert "transition.transpose(-2, -1)" in str(caught.value)
+
+
+def test_matrices_of_distances() -> None:
+    distances = np.ones((4, 4)) - np.eye(4)
+    for bad, message in ((masked(distances), r"masked.*filled"), (distances.view(Metres), r"Metres.*np\.asarray")):
+        with pytest.raises((TypeError, ValueError), match=f"distances: .*{message}"):
+            compare_groups(bad, [0, 0, 1, 1])

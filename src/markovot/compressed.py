@@ -78,7 +78,7 @@ def check(name: str, rows: Compressed) -> None:
             f"{name}: indptr {tuple(rows.indptr.shape)}, indices {tuple(rows.indices.shape)} and values "
             f"{tuple(rows.values.shape)} do not fit together. Give (*batch, n+1), (nnz,) and (nnz,)."
         )
-    indptr, indices = (_light(tensor) for tensor in (rows.indptr.reshape(-1, size + 1), rows.indices))
+    indptr, indices = (light(tensor) for tensor in (rows.indptr.reshape(-1, size + 1), rows.indices))
     ends = indptr[:, 1:]
     whole = indptr[0, 0] == 0 and indptr[-1, -1] == count and (indptr[1:, 0] == indptr[:-1, -1]).all()
     if not (bool(whole) and bool((ends >= indptr[:, :-1]).all())):
@@ -95,7 +95,7 @@ def check(name: str, rows: Compressed) -> None:
         raise ValueError(f"{name}: columns must rise within each row. Sort them, and sum entries that are repeated.")
 
 
-def _light(tensor: Tensor) -> Any:
+def light(tensor: Tensor) -> Any:
     """The numbers of a small tensor, for which NumPy needs a fifth of torch's time."""
     tensor = plain(tensor)
     return tensor.numpy() if tensor.device.type == "cpu" else tensor

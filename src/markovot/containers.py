@@ -76,8 +76,8 @@ def plain_tensor(name: str, tensor: Tensor) -> None:
         raise TypeError(f"{name}: a quantised tensor holds codes. Convert it with {name}.dequantize().")
 
 
-def _from_array(name: str, array: Any) -> Tensor:
-    """A tensor of an array's numbers, always a copy, without torch's warning about memory that is read-only."""
+def plain_array(name: str, array: Any) -> None:
+    """Refuse arrays that are more than their numbers."""
     if isinstance(array, np.ma.MaskedArray):
         masked = int(np.ma.count_masked(array))
         if masked:
@@ -90,6 +90,11 @@ def _from_array(name: str, array: Any) -> Tensor:
             f"{name}: {type(array).__name__} carries more than numbers, for instance a unit, which would be lost. Give "
             f"its numbers alone, np.asarray({name})."
         )
+
+
+def _from_array(name: str, array: Any) -> Tensor:
+    """A tensor of an array's numbers, always a copy, without torch's warning about memory that is read-only."""
+    plain_array(name, array)
     dtype = array.dtype
     if dtype.kind not in "fiubc":
         raise TypeError(

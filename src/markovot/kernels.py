@@ -1,4 +1,4 @@
-"""Kernels of distances, in plain NumPy: which matrices are distances, similarities, the repair of indefinite ones."""
+"""Kernels of distances, in NumPy: which matrices are distances, similarities, the repair of indefinite ones."""
 
 import warnings
 from dataclasses import dataclass
@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from markovot.containers import plain_array
 
 FloatArray = NDArray[np.float64]
 
@@ -166,8 +168,11 @@ def as_matrix(name: str, values: Any) -> FloatArray:
     """A float64 array of what the user gave as a matrix of distances.
 
     Raises:
-        TypeError: it does not hold real numbers.
+        TypeError: it does not hold real numbers, or more than these.
+        ValueError: some of its entries are masked.
     """
+    if isinstance(values, np.ndarray):
+        plain_array(name, values)
     array = np.asarray(values)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{name}: expected real numbers, got an array of {array.dtype}. Give a matrix of distances.")

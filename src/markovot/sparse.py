@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from markovot import validate
-from markovot.compressed import Compressed, gather, pointers
+from markovot.compressed import Compressed, gather, light, pointers
 from markovot.containers import is_scipy, own, plain_tensor
 
 
@@ -68,18 +68,21 @@ def _compress(name: str, stored: _Stored, shape: tuple[int, ...], *, ordered: bo
         raise ValueError(
             f"{name}: there are indices of shape {tuple(index.shape)} for {len(values)} values of a matrix {shape}."
         )
-    bounds = torch.tensor(shape, device=index.device)[:, None]
-    wrong = (index < 0) | (index >= bounds)
-    if bool(wrong.any()):
-        _, at = validate.first(wrong)
+    parts = light(index)
+    sizes = zip(parts, shape, strict=True)
+    if len(values) and any(bool(part.min() < 0) or bool(part.max() >= size) for part, size in sizes):
+        bounds = torch.tensor(shape, device=index.device)[:, None]
+        _, at = validate.first((index < 0) | (index >= bounds))
         raise ValueError(
             f"{name}: stored entry {at} is at {tuple(index[:, at].tolist())}, outside the shape {shape}. Correct its "
             "indices."
         )
-    owner = torch.zeros_like(index[0])
-    for part, size in zip(index[:-1], shape[:-1], strict=True):
-        owner = owner * size + part
-    if bool(((owner * shape[-1] + index[-1]).diff() > 0).all()):
+    row = parts[0]
+    for part, size in zip(parts[1:-1], shape[1:-1], strict=True):
+        row = row * size + part
+    keys = row * shape[-1] + parts[-1]
+    owner = row if isinstance(row, Tensor) else torch.from_numpy(row)
+    if bool((keys[1:] > keys[:-1]).all()):
         return Compressed(pointers(owner, shape[:-1]), index[-1].clone(), own(values))
     if ordered:
         raise ValueError(f"{name}: indices() are unsorted or repeated, though the tensor is marked as coalesced.")
@@ -138,7 +141,7 @@ def _read_blocks(name: str, tensor: Tensor, integers: bool) -> Compressed:
     owner = _owner(name, names, starts, other, (*batch, lines))
     across = other.reshape(-1)
     if tensor.layout == torch.sparse_csr:
-        _check_csr(name, owner, across, columns)
+        return _csr(name, (starts, across, values.reshape(-1)), owner, columns)
     line = owner % lines
     places = (line, across) if by_rows else (across, line)
     items = torch.unravel_index(owner // lines, tuple(batch)) if batch else ()
@@ -157,18 +160,29 @@ def _owner(name: str, names: tuple[str, str], starts: Tensor, other: Tensor, lin
         )
     if not bool(((starts[..., 0] == 0) & (starts[..., -1] == count)).all() & (starts.diff(dim=-1) >= 0).all()):
         raise ValueError(f"{name}: {names[0]}() must rise from 0 to the number of stored entries, {count}.")
-    offsets = count * torch.arange(starts[..., 0].numel(), device=starts.device).view(*lines[:-1], 1)
     flat = other.reshape(-1)
-    return Compressed(starts + offsets, flat, flat).owner()
+    return Compressed(_joined(starts, count), flat, flat).owner()
 
 
-def _check_csr(name: str, owner: Tensor, columns: Tensor, size: int) -> None:
-    outside = (columns < 0) | (columns >= size)
-    if bool(outside.any() | ((owner * size + columns).diff() <= 0).any()):
+def _joined(starts: Tensor, count: int) -> Tensor:
+    """Pointers into one store of those of a batch, each of which has `count` entries and begins at 0."""
+    offsets = count * torch.arange(starts[..., 0].numel(), device=starts.device)
+    return starts + offsets.view(*starts.shape[:-1], 1)
+
+
+def _csr(name: str, parts: tuple[Tensor, Tensor, Tensor], owner: Tensor, size: int) -> Compressed:
+    starts, columns, values = parts
+    keys, inner = light(owner) * size + light(columns), light(columns)
+    inside = not len(inner) or (bool(inner.min() >= 0) and bool(inner.max() < size))
+    if not inside or not bool((keys[1:] > keys[:-1]).all()):
         raise ValueError(
             f"{name}: col_indices() must lie in [0, {size}) and rise within each row. "
             "Build the tensor from a coalesced COO tensor, with .to_sparse_csr()."
         )
+    if values.shape != columns.shape:
+        raise ValueError(f"{name}: there are {len(columns)} col_indices() for {len(values)} values().")
+    count = len(columns) // max(1, starts[..., 0].numel())
+    return Compressed(_joined(starts, count), columns.clone(), own(values))
 
 
 def _spread(index: tuple[Tensor, ...], block: tuple[int, ...]) -> Tensor:

@@ -20,9 +20,9 @@ class DecisionProcess(Copyable):
 
     Args:
         transition: probabilities of the next state (actions, n, n), or a list of one (n, n) matrix for each action, or
-            one matrix (n, n) of a single action: dense tensors or NumPy arrays, sparse COO or CSR tensors, SciPy sparse
-            matrices; float32 or float64, rows sum to one. They are copied, but for tensors that require a gradient
-            (see `MarkovChain`), and kept as a tuple with one tensor for each action.
+            one matrix (n, n) of a single action: dense or sparse tensors, NumPy arrays, SciPy sparse matrices; float32
+            or float64, rows sum to one. They are copied, but for tensors that require a gradient (see `MarkovChain`),
+            and kept as a tuple with one tensor for each action.
         reward: expected reward of each action in each state (n, actions), or (n,) of a single action; finite.
 
     Attributes:
