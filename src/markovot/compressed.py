@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from markovot._transforms import plain
+from markovot._transforms import outside, plain
 
 
 class Compressed(NamedTuple):
@@ -78,7 +78,12 @@ def check(name: str, rows: Compressed) -> None:
             f"{name}: indptr {tuple(rows.indptr.shape)}, indices {tuple(rows.indices.shape)} and values "
             f"{tuple(rows.values.shape)} do not fit together. Give (*batch, n+1), (nnz,) and (nnz,)."
         )
-    indptr, indices = (light(tensor) for tensor in (rows.indptr.reshape(-1, size + 1), rows.indices))
+    with outside():
+        _check_places(name, light(rows.indptr).reshape(-1, size + 1), light(rows.indices))
+
+
+def _check_places(name: str, indptr: Any, indices: Any) -> None:
+    count, size = len(indices), indptr.shape[1] - 1
     ends = indptr[:, 1:]
     whole = indptr[0, 0] == 0 and indptr[-1, -1] == count and (indptr[1:, 0] == indptr[:-1, -1]).all()
     if not (bool(whole) and bool((ends >= indptr[:, :-1]).all())):
@@ -97,5 +102,6 @@ def check(name: str, rows: Compressed) -> None:
 
 def light(tensor: Tensor) -> Any:
     """The numbers of a small tensor, for which NumPy needs a fifth of torch's time."""
-    tensor = plain(tensor)
-    return tensor.numpy() if tensor.device.type == "cpu" else tensor
+    with outside():
+        tensor = plain(tensor)
+        return tensor.numpy() if tensor.device.type == "cpu" else tensor
