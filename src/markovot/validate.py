@@ -291,6 +291,11 @@ def normalised(law: Tensor) -> Tensor:
     return law - law.detach() * (law.detach() < NEGLIGIBLE)
 
 
+def sums(rows: Tensor) -> Tensor:
+    """Sums along the last dimension, from its beginning: padding, zeros at its end, changes no bit."""
+    return rows.cumsum(-1)[..., -1]
+
+
 def broadcast(*shapes: tuple[int, ...]) -> torch.Size:
     """The common shape of several, or ValueError."""
     # Not torch.broadcast_shapes: it imports sympy, which takes half a second.
