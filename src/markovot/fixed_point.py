@@ -163,11 +163,12 @@ def _iterate(bellman: Bellman, solver: Solver, tolerance: Tensor, start: Tensor 
         if not bool(active.any()):
             break
         residual = enclosure.residual.abs().flatten(1).amax(1)
-        final = torch.where(met, POLISH, FINAL_SHARE) * goal
+        # Of tensors: chosen between two numbers, the result would have torch's default dtype.
+        final = torch.where(met, POLISH * goal, FINAL_SHARE * goal)
         forcing = torch.maximum(final, FORCING * residual)
         step = enclosure.residual + solver.step(bellman, enclosure, forcing, active)
         cost = torch.where(active[:, None, None], cost + step, cost)
-        gap = torch.maximum(torch.where(met, POLISH, 1.0) * allowed, LOCAL_FORCING * residual * bellman.discount)
+        gap = torch.maximum(torch.where(met, POLISH * allowed, allowed), LOCAL_FORCING * residual * bellman.discount)
     return FixedPoint(closest, cost, _statuses(closest.radius, tolerance, num_iter, solver), num_iter)
 
 

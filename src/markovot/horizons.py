@@ -203,7 +203,7 @@ def _check_tail(tail: Any, device: torch.device) -> Tensor:
         tail = validate.as_tensor("tail", tail)
         validate.floating("tail", tail)
     else:
-        tail = torch.tensor(validate.number("tail", tail, 0.0, 1.0), dtype=torch.float64)
+        tail = torch.tensor(validate.number("tail", tail, 0.0, 1.0), dtype=torch.float64, device=device)
     outside = ~((tail > 0) & (tail <= 1))
     if bool(outside.any()):
         raise ValueError(

@@ -345,7 +345,8 @@ def _without_padding(
 
 def _chain_of(chain: MarkovChain, batch: torch.Size, place: int) -> tuple[int, Any]:
     """How many states the chain of an item has, and their names."""
-    number = int(torch.arange(chain.batch_shape.numel()).view(chain.batch_shape).expand(batch).reshape(-1)[place])
+    own = torch.arange(chain.batch_shape.numel(), device="cpu").view(chain.batch_shape)
+    number = int(own.expand(batch).reshape(-1)[place])
     names = chain.state_names
     if names is not None and chain.batch_shape:
         names = names[number]

@@ -72,7 +72,7 @@ class Solution(Copyable):
     def converged(self) -> Tensor:
         """Whether each item met its tolerance, bool (*batch)."""
         flags = np.vectorize(lambda status: status is Status.CONVERGED, otypes=[bool])(self.status)
-        return torch.as_tensor(np.asarray(flags))
+        return torch.as_tensor(np.asarray(flags), device="cpu")
 
     def raise_unless_converged(self, wanted: Tensor) -> None:
         """Raise a `SolveError` that names the items that did not converge, their bounds, and the repair.

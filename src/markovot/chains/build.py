@@ -128,8 +128,8 @@ def graph_weights(graph: Any, weight: str | None) -> tuple[Compressed, list[Any]
             sources.append(number[v])
             targets.append(number[u])
             values.append(w)
-    index = torch.tensor([sources, targets], dtype=torch.int64)
-    return gather(index[0], index[1], torch.tensor(values, dtype=torch.float64), (len(nodes),)), nodes
+    index = torch.tensor([sources, targets], dtype=torch.int64, device="cpu")
+    return gather(index[0], index[1], torch.tensor(values, dtype=torch.float64, device="cpu"), (len(nodes),)), nodes
 
 
 def _check_weight(graph: Any, weight: Any) -> None:

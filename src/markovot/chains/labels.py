@@ -142,7 +142,7 @@ def encode(values: Sequence[Any], names: Sequence[Any]) -> Tensor:
                 f"{name!r} is a {kind}. All nodes need the same kind; give a mapping from node to feature."
             )
     if kinds[0] == "label":
-        return torch.tensor([label_code(value) for value in values], dtype=torch.int64)
+        return torch.tensor([label_code(value) for value in values], dtype=torch.int64, device="cpu")
     rows = [_row(value, name) for value, name in zip(values, names, strict=True)]
     for row, name in zip(rows, names, strict=True):
         if row.shape != rows[0].shape:
@@ -178,7 +178,7 @@ def _row(value: Any, name: Any) -> Tensor:
                 f"features: {largest} of node {name!r} has no exact float64. If it is a name, use the string "
                 f"{str(largest)!r}."
             )
-    return value.double() if isinstance(value, Tensor) else torch.tensor(array.astype(np.float64))
+    return value.double() if isinstance(value, Tensor) else torch.tensor(array.astype(np.float64), device="cpu")
 
 
 def of_nodes(graph: Any, features: Any, nodes: Sequence[Any]) -> Tensor:

@@ -108,7 +108,7 @@ def _chain(pairs: dict[str, int], initial: str) -> MarkovChain:
     return MarkovChain.from_adjacency(
         counts,
         initial=initial,
-        features=torch.tensor([ord(letter) for letter in letters]),
+        features=torch.tensor([ord(letter) for letter in letters], device="cpu"),
         state_names=[BOUNDARY if letter == " " else letter for letter in letters],
         dead_ends="error",
     )

@@ -52,7 +52,7 @@ def stands_both_ways(sources: IntArray, targets: IntArray) -> tuple[int, int] | 
 def sparse_tensor(index: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
     """A sparse COO tensor whose indices are known to be in range; differentiable in the values."""
     # torch's own check wakes all threads, for any size: up to 30 ms on a busy machine.
-    return torch.sparse_coo_tensor(index, values, shape, check_invariants=False)
+    return torch.sparse_coo_tensor(index, values, shape, device=values.device, check_invariants=False)
 
 
 def check_flag(name: str, value: Any) -> None:

@@ -201,14 +201,14 @@ def _start(env: Any, num_states: int) -> Tensor | None:
     law = None if isinstance(env, Mapping) else getattr(env.unwrapped, "initial_state_distrib", None)
     if law is None:
         return None
-    like = torch.empty(0, dtype=torch.float64)
+    like = torch.empty(0, dtype=torch.float64, device="cpu")
     return validate.law("initial_state_distrib", np.asarray(law, dtype=np.float64), like, (num_states,))
 
 
 def _policy(policy: Any, num_states: int, num_actions: int) -> Tensor:
     """Probabilities of the actions, float64 (states, actions)."""
     if policy is None:
-        return torch.full((num_states, num_actions), 1 / num_actions, dtype=torch.float64)
+        return torch.full((num_states, num_actions), 1 / num_actions, dtype=torch.float64, device="cpu")
     given = policy if isinstance(policy, Tensor) else validate.as_tensor("policy", np.asarray(policy))
     if given.is_floating_point():
         if tuple(given.shape) != (num_states, num_actions):

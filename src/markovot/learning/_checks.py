@@ -147,7 +147,7 @@ def no_zeros(chosen: Tensor, *, dense: bool) -> None:
 
 def normal(shape: tuple[int, ...], generator: torch.Generator | None, dtype: torch.dtype) -> Tensor:
     """Standard normal numbers; the same, up to rounding, in both dtypes."""
-    device = generator.device if generator is not None else None
+    device = generator.device if generator is not None else "cpu"
     return torch.randn(shape, generator=generator, dtype=torch.float64, device=device).to("cpu", dtype)
 
 

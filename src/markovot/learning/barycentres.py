@@ -159,7 +159,7 @@ def chains_of(chains: Any) -> list[MarkovChain]:
 
 def _shares(weights: Any, count: int) -> Tensor:
     if weights is None:
-        return torch.full((count,), 1 / count, dtype=torch.float64)
+        return torch.full((count,), 1 / count, dtype=torch.float64, device="cpu")
     found = as_doubles("weights", weights)
     if found.shape != (count,):
         raise ValueError(f"weights: shape {tuple(found.shape)} for {count} chains. Give one number for each.")

@@ -31,9 +31,9 @@ class Checkpoint:
             "module": run.module.state_dict(),
             "optimiser": run.optimiser.state_dict(),
             "best": run.best,
-            "best_value": torch.as_tensor(run.best_value, dtype=torch.float64),
-            "history": [torch.as_tensor(np.array(part)) for part in self._parts()],
-            "patience": [torch.as_tensor(np.array(part)) for part in (stopper.reference, stopper.waited)],
+            "best_value": torch.as_tensor(run.best_value, dtype=torch.float64, device="cpu"),
+            "history": [torch.from_numpy(np.array(part)) for part in self._parts()],
+            "patience": [torch.from_numpy(np.array(part)) for part in (stopper.reference, stopper.waited)],
             "random": torch.get_rng_state(),
         }
         draft = self._path.with_name(f"{self._path.name}.{os.getpid()}.part")

@@ -239,7 +239,7 @@ def gradient_flow(
     goal = targets._replace(chains=MarkovChain.stack([targets.chains[1]]))
     loss = DiscountedWLLoss(targets.cost, delta=delta, epsilon=epsilon, solver=solver, reduction="none")
     at = np.unique(np.linspace(0, training.steps, snapshots).round().astype(np.int64))
-    film = _Film(starts.ToTargets(loss, goal, torch.ones(1).to(both[0].parameter)), targets.labels, set(at.tolist()))
+    film = _Film(starts.ToTargets(loss, goal, both[0].parameter.new_ones(1)), targets.labels, set(at.tolist()))
     history = starts.fit(module, film, training)
     history = replace(
         history, value=history.value[:, 0], error_bound=history.error_bound[:, 0], num_iter=history.num_iter[:, 0]

@@ -139,7 +139,7 @@ class TransitionMatrix(nn.Module):
             return rows
         places = torch.stack([rows.owner(), rows.indices])
         return torch.sparse_coo_tensor(
-            places, rows.values, (self.n_states,) * 2, is_coalesced=True, check_invariants=False
+            places, rows.values, (self.n_states,) * 2, device=places.device, is_coalesced=True, check_invariants=False
         )
 
     def rows(self) -> Tensor | Compressed:
@@ -197,9 +197,9 @@ class TransitionMatrix(nn.Module):
         if not self.reversible:
             self.register_buffer("edge", None)
             return n, n
-        edge = torch.zeros(n, n, dtype=torch.int64)
-        low, high = torch.triu_indices(n, n)
-        edge[low, high] = edge[high, low] = torch.arange(len(low))
+        edge = torch.zeros(n, n, dtype=torch.int64, device="cpu")
+        low, high = torch.triu_indices(n, n, device="cpu")
+        edge[low, high] = edge[high, low] = torch.arange(len(low), device="cpu")
         self.register_buffer("edge", edge, persistent=False)
         return (len(low),)
 
@@ -210,7 +210,7 @@ class TransitionMatrix(nn.Module):
         keys = owner * n + columns
         stored = keys
         if self.laziness > 0:
-            stored = torch.unique(torch.cat([keys, torch.arange(n) * (n + 1)]))
+            stored = torch.unique(torch.cat([keys, torch.arange(n, device=keys.device) * (n + 1)]))
         # Saved with the logits: those of another support mean something else.
         self.register_buffer("owner", owner)
         self.register_buffer("slot", torch.searchsorted(stored, keys) if self.laziness > 0 else None)
@@ -336,11 +336,11 @@ class LabelledChain(nn.Module):
         self.register_buffer("initial_law", None)
         self.register_parameter("initial_logits", None)
         if not isinstance(initial, str):
-            law = validate.law("initial", initial, torch.empty(0, dtype=dtype), (n,))
+            law = validate.law("initial", initial, torch.empty(0, dtype=dtype, device="cpu"), (n,))
             self.initial_law = law.detach().clone()
             initial = "given"
         elif initial == "learned":
-            self.initial_logits = nn.Parameter(torch.zeros(n, dtype=dtype))
+            self.initial_logits = nn.Parameter(torch.zeros(n, dtype=dtype, device="cpu"))
         elif initial not in ("uniform", "stationary"):
             raise ValueError(
                 f"initial: {initial!r} is not 'uniform', 'stationary', 'learned' or a tensor of {n} probabilities."

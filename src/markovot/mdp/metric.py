@@ -277,6 +277,6 @@ def _differentiable(
 def _chain(model: DecisionProcess) -> MarkovChain:
     """The walk of the only action; it starts in one state, which spares a transport problem that nobody asked for."""
     chain = model.chains[0]
-    start = torch.zeros(chain.num_states, dtype=chain.dtype)
+    start = torch.zeros(chain.num_states, dtype=chain.dtype, device=chain.device)
     start[0] = 1.0
     return MarkovChain(chain.compressed if chain.is_sparse else chain.transition, initial=start)

@@ -36,7 +36,12 @@ TILE = 256
 # Values that differ by less than this share of the largest cost do not make an action better than another.
 TIE = 32 * 2.0**-52
 _FIRST = torch.zeros(1, dtype=torch.int64, device="cpu")
-_ALL = torch.ones(1, dtype=torch.bool)  # engines take batches: here of one item, always active
+_ALL = torch.ones(1, dtype=torch.bool, device="cpu")  # engines take batches: here of one item, always active
+
+
+def _one(value: float) -> Tensor:
+    """A number as a batch of one item."""
+    return torch.tensor([value], dtype=torch.float64, device="cpu")
 
 
 class Tile:
@@ -45,13 +50,12 @@ class Tile:
     def __init__(self, sides: tuple[Any, Any], parts: tuple[IntArray, IntArray], epsilon: float, spread: float) -> None:
         self._place = np.ix_(*parts)
         self._rows = _rows(sides[0], parts[0]), _rows(sides[1], parts[1])
-        self._epsilon = torch.tensor([epsilon], dtype=torch.float64)
-        pairs = (_FIRST, _FIRST)
-        self._classes = engine_classes(self._rows, pairs, self._epsilon, lambda: self._epsilon.new_tensor([spread]))
+        self._epsilon = _one(epsilon)
+        self._classes = engine_classes(self._rows, (_FIRST, _FIRST), self._epsilon, lambda: _one(spread))
         self._engine = self._next_engine()
 
     def _next_engine(self) -> Engine:
-        item = torch.zeros(1, dtype=torch.int64)
+        item = torch.zeros(1, dtype=torch.int64, device="cpu")
         engine: Engine = self._classes.pop(0)(*self._rows, item, item, self._epsilon)
         return engine
 
@@ -125,7 +129,7 @@ def _rows(side: Any, part: IntArray) -> Rows:
     pointers = np.full(side.shape[0] + 1, chosen.nnz, dtype=np.int64)
     pointers[: part.size + 1] = chosen.indptr
     return Rows(
-        torch.tensor([part.size]),
+        torch.tensor([part.size], device="cpu"),
         torch.from_numpy(pointers)[None],
         torch.from_numpy(chosen.indices.astype(np.int64)),
         torch.from_numpy(chosen.data),
@@ -181,7 +185,7 @@ class Operator:
 
     def enclose(self, cost: Tensor, gap: float) -> Enclosure:
         """Apply T to `cost`, with local values to within `gap`, and enclose the fixed point."""
-        gamma, limit = self.gamma, torch.tensor([gap], dtype=torch.float64)
+        gamma, limit = self.gamma, _one(gap)
         values, highest = [], torch.full_like(cost, -torch.inf)
         for action, difference in zip(self.actions, self.differences, strict=True):
             lower, upper = (self.mirror(bound) for bound in action.sweep(cost, limit))
@@ -211,7 +215,7 @@ class Operator:
 
     def best(self, values: list[Tensor], size: float) -> Tensor:
         """The maximising action of each pair, int64 (n, m): the first of those that tie in costs up to `size`."""
-        leader, best = values[0], torch.zeros(values[0].shape, dtype=torch.int64)
+        leader, best = values[0], torch.zeros_like(values[0], dtype=torch.int64)
         for number, value in enumerate(values[1:], start=1):
             better = value > leader + TIE * size
             leader, best = torch.where(better, value, leader), best.masked_fill(better, number)
@@ -228,6 +232,6 @@ class Operator:
                 out = torch.where(mine, action.apply(v[0]), out)
             return self.mirror(out)[None]
 
-        wanted, discount = (torch.tensor([number], dtype=torch.float64) for number in (tolerance, 1 - self.gamma))
+        wanted, discount = _one(tolerance), _one(1 - self.gamma)
         found = bicgstab(product, rhs[None], discount, wanted, _ALL, transpose=False, max_iter=LINEAR_STEPS)
         return Linear(found.x[0], found.residual[0])

@@ -111,11 +111,11 @@ def _solve_alone(x: Packed, y: Packed, setting: Setting) -> tuple[float, float, 
     if not bool(torch.isfinite(costs).all()):
         return np.nan, np.nan, INVALID
     (rows_x, law_x), (rows_y, law_y) = _rows([x]), _rows([y])
-    parameters = [torch.tensor([value], dtype=torch.float64) for value in (setting.delta, setting.epsilon)]
+    parameters = torch.tensor([[setting.delta], [setting.epsilon]], dtype=torch.float64, device="cpu")
     scale = assembly.measured(costs, parameters[1], None)
     laws = torch.from_numpy(law_x)[None], torch.from_numpy(law_y)[None]
     inputs = Inputs(scale.ground, rows_x.values, rows_y.values, *laws, parameters[0], scale.epsilon)
-    item = torch.zeros(1, dtype=torch.int64)
+    item = torch.zeros(1, dtype=torch.int64, device="cpu")
     problem = adjoint.Problem(inputs, (rows_x, rows_y), (item, item), (_whole(x), _whole(y)), None)
     solved = adjoint.solve(problem, setting.solver)
     value, bound = scale.unit.outside(solved.value), scale.unit.outside(solved.error_bound)
@@ -123,7 +123,7 @@ def _solve_alone(x: Packed, y: Packed, setting: Setting) -> tuple[float, float, 
 
 
 def _whole(chain: Packed) -> Entries:
-    mask: Tensor = torch.ones(1, chain.num_states, dtype=torch.bool)
+    mask: Tensor = torch.ones(1, chain.num_states, dtype=torch.bool, device="cpu")
     return Entries(None, mask)
 
 

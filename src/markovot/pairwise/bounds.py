@@ -286,7 +286,7 @@ def _couple(x: Packed, ys: list[Packed], first: IntArray, bounds: FloatArray, ep
     for place, y in enumerate(ys):
         law[place, : y.num_states] = y.law
         cost[place, :, : y.num_states] = bounds[:, first[place] : first[place + 1]]
-    each = torch.ones(len(ys), dtype=torch.float64)
+    each = torch.ones(len(ys), dtype=torch.float64, device="cpu")
     found = solve_problems(
         torch.from_numpy(x.law).expand(len(ys), -1), torch.from_numpy(law), torch.from_numpy(cost),
         epsilon * each, COUPLING_SHARE * float(np.ptp(bounds)) * each,

@@ -87,7 +87,7 @@ class CompiledEngine(KernelEngine):
     # --- what the gradient needs
     def kl(self) -> Tensor:
         """KL(pi_ij | A_i x B_j), (P, n, m)."""
-        out = torch.zeros(len(self._mode), self._n, self._m, dtype=torch.float64)
+        out = torch.zeros(len(self._mode), self._n, self._m, dtype=torch.float64, device="cpu")
         target = out.view(-1).numpy()
         self._run(lambda tasks: kernels.divergence(tasks, self._batch, self._cost, target))
         return out

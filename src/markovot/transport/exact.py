@@ -75,7 +75,7 @@ class ExactEngine(KernelEngine):
     # --- what the gradient needs
     def kl(self) -> Tensor:
         """KL(pi_ij | A_i x B_j) of the plans found, (P, n, m)."""
-        out = torch.zeros(len(self._mode), self._n, self._m, dtype=torch.float64)
+        out = torch.zeros(len(self._mode), self._n, self._m, dtype=torch.float64, device="cpu")
         target = out.view(-1).numpy()
         self._run(lambda tasks: kernels_exact.divergence(tasks, self._batch, target))
         return out

@@ -186,9 +186,9 @@ def pattern_of(pattern: Rows | None, rows: Rows) -> Rows:
     if pattern is not None:
         return rows if pattern.indices is rows.indices else pattern
     batch, n = rows.degrees.shape
-    indptr = (torch.arange(batch)[:, None] * n + torch.arange(n + 1)) * n
-    indices = torch.arange(n).repeat(batch * n)
-    return Rows(rows.sizes, indptr, indices, torch.ones(indices.numel(), dtype=torch.float64))
+    indptr = (torch.arange(batch, device="cpu")[:, None] * n + torch.arange(n + 1, device="cpu")) * n
+    indices = torch.arange(n, device="cpu").repeat(batch * n)
+    return Rows(rows.sizes, indptr, indices, torch.ones(indices.numel(), dtype=torch.float64, device="cpu"))
 
 
 def collect(entries: Any, values: Any, pattern: Rows, *, full: bool) -> Tensor:

@@ -76,12 +76,13 @@ class SharedKernelEngine(TorchEngine):
             >>> SharedKernelEngine.is_safe(1.0, 0.01), SharedKernelEngine.is_safe(1.0, 0.001)
             (True, False)
         """
-        return bool(torch.all(torch.as_tensor(cost_range) <= SAFE_RANGE * torch.as_tensor(epsilon)))
+        safe = cost_range <= SAFE_RANGE * epsilon
+        return bool(safe.all()) if isinstance(safe, Tensor) else safe
 
     def _blocks(self, active: Tensor | None) -> Iterator[_Block]:
         """Several whole items, or some rows of one item, within the budget; slices where possible."""
         count = self.shape[0]
-        chosen = torch.arange(count) if active is None else active.nonzero().squeeze(1).cpu()
+        chosen = torch.arange(count, device="cpu") if active is None else active.nonzero().squeeze(1).cpu()
         row = 8 * self.m * max(self.n, self.m)
         if row * self.n > self.chunk_bytes:
             for p in chosen.tolist():

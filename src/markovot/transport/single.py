@@ -92,10 +92,10 @@ def _exact(a: Tensor, b: Tensor, cost: Tensor) -> Coupled:
     from markovot.transport import kernels_exact_single
 
     num = len(a)
-    lower, upper = (torch.zeros(num, dtype=torch.float64) for _ in range(2))
+    lower, upper = (torch.zeros(num, dtype=torch.float64, device="cpu") for _ in range(2))
     found = Coupled(
         lower, upper, torch.zeros_like(a), torch.zeros_like(b), torch.zeros_like(cost),
-        torch.zeros(num, dtype=torch.int64),
+        torch.zeros(num, dtype=torch.int64, device="cpu"),
     )  # fmt: skip
     fields = (found.lower, found.upper, found.f, found.g, found.plan, found.num_iter)
     problems, arrays = (tuple(map(array, tensors)) for tensors in ((a, b, cost), fields))
@@ -130,7 +130,7 @@ def _compiled(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor, gap: Tensor, 
     sides = (b, a, cost.mT.contiguous()) if swap else (a, b, cost)
     start = torch.zeros_like(sides[1]) if swap or init is None else init.clone(memory_format=torch.contiguous_format)
     lower, upper = torch.zeros_like(epsilon), torch.zeros_like(epsilon)
-    count = torch.zeros(num, dtype=torch.int64)
+    count = torch.zeros(num, dtype=torch.int64, device="cpu")
     first = np.arange(0, num, LANES)
     problems, found = tuple(map(array, sides)), tuple(map(array, (start, lower, upper, count)))
     wanted = array(epsilon), array(gap)
