@@ -17,9 +17,10 @@ SOURCE = Path(markovot.__file__).parent
 # Imports run downwards only: a module may import from those above it. Modules on one line may import each
 # other one way. A new module is given its place here.
 ORDER = [
-    ["_transforms", "_copying"],
-    ["_eager", "_implicit", "_optional", "containers", "kernels"],
+    ["_transforms", "_copying", "arguments"],
+    ["_eager", "_implicit", "_optional", "containers"],
     ["validate"],
+    ["kernels"],
     ["transport.rows", "transport.units"],
     ["compressed"],
     ["sparse"],

@@ -8,6 +8,7 @@ import torch
 
 import markovot
 from markovot import ChainSolution, MarkovChain, PolicyIteration, SolveError, Status, ValueIteration
+from markovot.pairwise import distance_matrix, nearest_neighbours
 from oracles import Problem, centred, entropic, random_problem
 from solving import DENSE, MIXED, SPARSE, chain, gradients, solve
 
@@ -185,3 +186,51 @@ def test_repr_shows_value_bound_and_status() -> None:
     text = repr(solve(a_problem()))
     for part in ("value", "error_bound", "converged"):
         assert part in text.lower()
+
+
+# --- as text and as a number
+
+
+def test_a_solution_prints_in_a_line_and_is_a_number() -> None:
+    found = solve(a_problem())
+    assert float(found) == found.value.item()
+    text = repr(found)
+    assert text.startswith(f"ChainSolution(value {found.value.item():.6g}; error_bound ")
+    assert "; CONVERGED; " in text
+    assert "iteration" in text
+    chains = found._details.chains
+    many = [
+        markovot.wl(*chains, found.cost_to_go, depth=1, epsilon=0.1),
+        markovot.optimal_transition_coupling(*chains, found.cost_to_go),
+        markovot.transport_cost(chains[0].initial, chains[1].initial, found.cost_to_go, epsilon=0.1),
+    ]
+    for one in many:
+        assert float(one) == one.value.item()
+        assert str(one).startswith(f"{type(one).__name__}(value ")
+        assert len(str(one)) < 200
+
+
+def test_a_batch_prints_what_it_is_and_is_no_number() -> None:
+    chains = solve(a_problem())._details.chains
+    cost = torch.ones(*(chain.num_states for chain in chains), dtype=torch.float64)
+    texts = {(2,): "(batch (2,): values 1, 1; error_bound at ", (40, 5): "(batch (40, 5): 200 values from 1 to 1, "}
+    for shape, text in texts.items():
+        found = markovot.discounted_wl(*chains, cost, delta=torch.full(shape, 0.5), epsilon=0.1)
+        assert text in repr(found)
+        assert f"{len(found.value.flatten())} CONVERGED" in repr(found)
+        assert len(repr(found)) < 200
+        with pytest.raises(TypeError, match=rf"batch of shape \({shape[0]},"):
+            float(found)
+
+
+def test_matrices_of_distances_print_what_failed() -> None:
+    x = MarkovChain.from_transitions(torch.full((2, 2), 0.5).double(), features=[0, 1])
+    setting = {"cost": markovot.costs.ZeroOne(), "delta": 0.5, "epsilon": 0.1, "progress": False, "throw": False}
+    found = distance_matrix([x, x, "nothing"], **setting)
+    assert "PairwiseSolution(pairs (3, 3): 9 values from " in repr(found)
+    assert "5 not finite" in repr(found)
+    assert "4 CONVERGED, 5 INVALID" in repr(found)
+    assert "nan" not in repr(found)
+    assert repr(nearest_neighbours([x, x], **setting)).startswith("Neighbours(queries and neighbours (2, 1): values ")
+    process = markovot.DecisionProcess([torch.eye(2)], torch.tensor([[0.0], [1.0]]))
+    assert repr(markovot.bisimulation(process, gamma=0.5)).startswith("BisimulationSolution(states (2, 2): values 0, ")

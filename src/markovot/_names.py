@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from markovot import validate
 from markovot.chains import MarkovChain
 
 
@@ -22,6 +23,7 @@ def label_texts(chain: MarkovChain, label_names: Sequence[str]) -> list[str]:
     Raises:
         ValueError: the features are not integer labels, or some label has no name.
     """
+    validate.texts("label_names", label_names)
     labels = labels_of(chain)
     if labels is None:
         raise ValueError("label_names needs chains whose features are integer labels, one per state.")

@@ -113,12 +113,16 @@ class Common(NamedTuple):
 def common_inputs(x: MarkovChain, y: MarkovChain, ground: Tensor, batch: torch.Size) -> Common:
     """The cost, the transitions and the initial laws as float64 items in a row; autograd undoes the broadcasting."""
     n, m = x.num_states, y.num_states
+    with validate.named("x"):
+        law_x = validate.normalised(x.initial)
+    with validate.named("y"):
+        law_y = validate.normalised(y.initial)
     return Common(
         ground.double().expand(*batch, n, m).reshape(-1, n, m),
         _rows_of(x),
         _rows_of(y),
-        validate.normalised(x.initial).expand(*batch, n).reshape(-1, n),
-        validate.normalised(y.initial).expand(*batch, m).reshape(-1, m),
+        law_x.expand(*batch, n).reshape(-1, n),
+        law_y.expand(*batch, m).reshape(-1, m),
     )
 
 

@@ -5,14 +5,16 @@ on in the hands of whoever made it: what is written into it later must neither c
 """
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from markovot._transforms import is_wrapped
+from markovot.arguments import kind
 
 
 def as_tensor(name: str, value: Any) -> Tensor:
@@ -25,26 +27,53 @@ def as_tensor(name: str, value: Any) -> Tensor:
         ValueError: an array with masked entries.
     """
     if isinstance(value, Tensor):
-        plain_tensor(name, value)
-        if value.layout != torch.strided:
-            raise TypeError(
-                f"{name}: a dense tensor is wanted here, not one of layout {value.layout}. Convert it with "
-                f"{name}.to_dense()."
-            )
-        return own(value)
+        return own(usable(name, value))
     if isinstance(value, np.ndarray):
         return _from_array(name, value)
-    raise TypeError(f"{name}: expected a torch tensor or a NumPy array, got {kind_of(value)}.{repair(name, value)}")
+    raise TypeError(f"{name}: expected a torch tensor or a NumPy array, got {kind(value)}.{repair(name, value)}")
 
 
-def as_doubles(name: str, value: Any) -> Tensor:
-    """Numbers given as a tensor, an array or a sequence, as a float64 tensor."""
-    if isinstance(value, Tensor | np.ndarray):
-        return as_tensor(name, value).double()
+def array(name: str, value: Any) -> NDArray[Any]:
+    """A NumPy array of a tensor, an array, or lists that make one; detached."""
+    if isinstance(value, Tensor):
+        tensor = usable(name, value).detach().cpu()
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    if isinstance(value, str | bytes | Mapping | Set) or not (hasattr(value, "__len__") or hasattr(value, "__array__")):
+        raise TypeError(f"{name}: expected an array, got {kind(value)}.")
+    if isinstance(value, np.ndarray):
+        plain_array(name, value)
     try:
-        return torch.as_tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"{name}: expected numbers, got {kind_of(value)}.{repair(name, value)}") from None
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name}: of this {kind(value)} NumPy makes no array ({error}).") from error
+
+
+def reals(name: str, value: Any) -> NDArray[np.float64]:
+    """A float64 array of a tensor, an array, or lists of real numbers."""
+    found = array(name, value)
+    if found.dtype.kind not in "iuf":
+        raise TypeError(f"{name}: expected real numbers, got an array of {found.dtype}.")
+    return found.astype(np.float64)
+
+
+def usable(name: str, tensor: Tensor) -> Tensor:
+    """A dense tensor with values, out of inference mode if this is run outside: autograd keeps none made inside."""
+    plain_tensor(name, tensor)
+    has_values(name, tensor)
+    if tensor.layout != torch.strided:
+        raise TypeError(
+            f"{name}: a dense tensor is wanted here, not one of layout {tensor.layout}. Convert it with "
+            f"{name}.to_dense()."
+        )
+    if not is_wrapped(tensor) and tensor.is_inference() and not torch.is_inference_mode_enabled():
+        return tensor.clone()
+    return tensor
+
+
+def has_values(name: str, tensor: Tensor) -> None:
+    """Refuse tensors that are only shapes."""
+    if tensor.device.type == "meta":
+        raise ValueError(f"{name}: a tensor on the device meta has no values. Make it on a real device, such as 'cpu'.")
 
 
 def own(tensor: Tensor) -> Tensor:
@@ -109,11 +138,6 @@ def _from_array(name: str, array: Any) -> Tensor:
         raise TypeError(f"{name}: {array.max()} does not fit into int64. Convert it with {name}.astype(float).")
     native = np.dtype(np.int64) if wide else dtype.newbyteorder("=")
     return torch.from_numpy(np.array(array, dtype=native, order="C"))
-
-
-def kind_of(value: Any) -> str:
-    """What a thing is, for messages: a class itself is told apart from its instances."""
-    return f"the class {value.__name__} itself" if isinstance(value, type) else type(value).__name__
 
 
 def is_scipy(matrix: Any) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from markovot import validate
 from markovot.transport.rows import Rows
 
 Entries = tuple[Tensor, Tensor, Tensor]
@@ -20,13 +21,15 @@ def check_pair(batch: torch.Size, shape: tuple[int, int], states: tuple[int, int
             f"coupling: the solution is of a batch of shape {tuple(batch)}. Solve the one pair alone, or use {instead}."
         )
     (n, m), (i, j) = shape, states
+    for name, state in (("i", i), ("j", j)):
+        validate.count(name, state, low=-validate.LARGEST)
     if not (0 <= i < n and 0 <= j < m):
-        raise IndexError(f"coupling: no states ({i}, {j}) among {n} x {m}. Both count from 0.")
+        raise IndexError(f"coupling: no states (i, j) = ({i}, {j}) among {n} x {m}. Both count from 0.")
 
 
 def check_item(item: int, num_items: int) -> None:
     """Refuse an item that is not in the batch."""
-    if not 0 <= item < num_items:
+    if not 0 <= validate.count("item", item, low=-validate.LARGEST) < num_items:
         raise IndexError(f"transition_coupling: no item {item} in a batch of {num_items}.")
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from markovot.chains import as_chain
+from markovot import validate
+from markovot.chains import chain_of
 from markovot.costs import Cost, Given
 from markovot.costs.ground import not_a_cost
 from markovot.solution import Solution, Status
@@ -58,8 +59,9 @@ def debiased(distance: Callable[..., Any], x: Any, y: Any, cost: Cost, **setting
     """
     if settings.get("init") is not None:
         raise ValueError("init: an earlier solution serves one problem, but three are solved here. Leave it out.")
-    x_chain = as_chain(x)
-    y_chain = x_chain if y is x else as_chain(y)
+    validate.function("distance", distance)
+    x_chain = chain_of("x", x)
+    y_chain = x_chain if y is x else chain_of("y", y)
     between, within_x, within_y = _costs(cost)
     solution: Solution = distance(x_chain, y_chain, between, **settings)
     if y_chain is x_chain:

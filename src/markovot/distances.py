@@ -12,7 +12,7 @@ from markovot._transforms import is_wrapped, recording
 from markovot.adjoint import Inputs, Solved
 from markovot.assembly import batch_shape, common_inputs, layout, measured
 from markovot.calls import DistanceCall, Outputs
-from markovot.chains import MarkovChain, as_chain
+from markovot.chains import MarkovChain, chain_of
 from markovot.costs import resolve_cost
 from markovot.fixed_point import PolicyIteration, Solver, check_solver
 from markovot.parts import Part, divide, joined, listed, located, same_parts
@@ -94,7 +94,8 @@ def discounted_wl(
         >>> print(f"{solution.value.item():.4f}, certified to {solution.error_bound.item():.0e}")
         0.3299, certified to 5e-15
     """
-    x, y = as_chain(x), as_chain(y)
+    throw = validate.flag("throw", throw)
+    x, y = chain_of("x", x), chain_of("y", y)
     ground = resolve_cost(cost, x, y)
     delta = validate.discount(delta, dtype=torch.float64, device=x.device)
     epsilon = validate.regularisation(epsilon, dtype=torch.float64, device=x.device)

@@ -33,6 +33,8 @@ from markovot.compressed import Compressed
 from markovot.solution import ChainSolution
 from markovot.transport.units import Unit
 
+__all__ = ["Explanation", "StatePair", "TransitionEffect", "explain"]
+
 
 class StatePair(NamedTuple):
     """Two states that meet, and what this adds to the distance; in words as a string.
@@ -251,7 +253,7 @@ def explain(solution: ChainSolution, *, label_names: Sequence[str] | None = None
         one = torch.ones_like(solved.inputs.discount)
         pulled: Any = solved.pullback(tuple(need), one, None)
         alignment, by_x, by_y, by_law_x, by_law_y, _, by_epsilon = pulled
-    names = None if label_names is None else tuple(label_names)
+    names = None if label_names is None else tuple(validate.texts("label_names", label_names))
     for chain in (x, y):
         full_names(chain, names)  # refuses labels without a name here, not when words are wanted
     size = unit.outside(one)[0]
@@ -299,8 +301,8 @@ def _effects(chain: MarkovChain, gradient: Tensor, by_law: Tensor) -> Tensor:
 
 def _through_stationary(chain: MarkovChain, by_law: Tensor) -> Tensor:
     """The gradient in the chain's parameter that passes through its stationary law."""
-    parameter = chain.parameter.double().detach().requires_grad_()  # another object: the chain must not require one
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
+        parameter = chain.parameter.detach().clone().double().requires_grad_()
         if chain.is_sparse:
             law = stationary.of_compressed(Compressed(chain.indptr, chain.indices, parameter))
         else:
@@ -317,8 +319,7 @@ def _rows(chain: MarkovChain) -> Tensor:
 
 def _largest(values: Tensor, k: int) -> list[tuple[int, int]]:
     """The places of the k entries of largest size, largest first; of equals the first; zeros left out."""
-    if not isinstance(k, int) or k < 1:
-        raise ValueError(f"k: {k!r} is not a positive integer.")
+    k = validate.count("k", k, low=1)
     size = values.abs().flatten()
     order = torch.argsort(size, descending=True, stable=True)[:k]
     width = values.shape[1]

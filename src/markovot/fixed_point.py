@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from markovot import validate
 from markovot.bellman import Bellman, Enclosure
 from markovot.solution import Status
 from markovot.transport.forcing import (
@@ -100,10 +101,12 @@ def check_solver(solver: object) -> None:
 
 
 def _check(solver: Solver) -> None:
-    if not 0 < solver.rtol < 1:
-        raise ValueError(f"rtol: {solver.rtol!r} is not between 0 and 1. Try 1e-4, the default.")
-    if not isinstance(solver.max_iter, int) or solver.max_iter < 1:
-        raise ValueError(f"max_iter: {solver.max_iter!r} is not a positive integer.")
+    rtol = validate.number("rtol", solver.rtol, 0.0, 1.0)
+    if not 0 < rtol < 1:
+        raise ValueError(f"rtol: {rtol:g} is not between 0 and 1. Try 1e-4, the default.")
+    # Kernels take Python's numbers, whatever they were given as.
+    object.__setattr__(solver, "rtol", rtol)
+    object.__setattr__(solver, "max_iter", validate.count("max_iter", solver.max_iter, low=1))
 
 
 class FixedPoint(NamedTuple):

@@ -16,6 +16,8 @@ from markovot import kernels, validate
 from markovot.chains.labels import is_missing
 from markovot.pairwise import PairwiseSolution
 
+__all__ = ["GroupComparison", "compare_groups"]
+
 FloatArray = NDArray[np.float64]
 
 # The power of the distances that is summed: squares give PERMANOVA, distances as they are the energy statistic.
@@ -124,8 +126,7 @@ def compare_groups(
     from scipy.stats import permutation_test
 
     validate.choice("statistic", statistic, tuple(POWERS))
-    _check_count("permutations", permutations, low=1)
-    _check_count("seed", seed, low=0)
+    permutations, seed = validate.count("permutations", permutations, low=1), validate.count("seed", seed)
     powers = _powers(distances, POWERS[statistic])
     members = _members(labels, len(powers))
     sizes = [len(group) for group in members.values()]
@@ -159,13 +160,6 @@ def compare_groups(
     )
 
 
-def _check_count(name: str, value: Any, *, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}.")
-    if value < low:
-        raise ValueError(f"{name}: {value} is out of range. It must be at least {low}.")
-
-
 def _powers(distances: Any, power: int) -> FloatArray:
     """The powers of the distances that are summed, symmetric, with a diagonal of zeros."""
     array = kernels.as_matrix("distances", distances.value if isinstance(distances, PairwiseSolution) else distances)
@@ -190,7 +184,8 @@ def _powers(distances: Any, power: int) -> FloatArray:
 
 def _members(labels: Iterable[Any], wanted: int) -> dict[Any, NDArray[np.intp]]:
     """The members of each group, in order of first appearance: so that names play no part in what is drawn."""
-    given = labels.tolist() if hasattr(labels, "tolist") else list(labels)  # members of arrays as Python's own kinds
+    given = validate.items("labels", labels, "a group for each member")
+    given = [one.item() if isinstance(one, np.generic) else one for one in given]
     if len(given) != wanted:
         raise ValueError(f"labels: there are {len(given)} of them for {wanted} members. Give one for each row.")
     for index, label in enumerate(given):

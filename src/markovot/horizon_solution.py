@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from markovot import couplings, recursion
+from markovot import couplings, recursion, validate
 from markovot._implicit import implicit
 from markovot._transforms import is_wrapped, recording
 from markovot.assembly import common_inputs, layout, measured
@@ -18,7 +18,7 @@ from markovot.solution import ChainSolution, rounded, statuses
 from markovot.transport.units import Unit
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HorizonSolution(ChainSolution):
     """The distance of two Markov chains at a random time T, with the optimal couplings behind it.
 
@@ -209,5 +209,6 @@ class _Details:
 
     def _check_step(self, name: str, step: int) -> None:
         problem = self._solved[0].problem
+        validate.count("step", step, low=-validate.LARGEST)
         if step < 0 or (step >= problem.depth and not problem.has_tail):
             raise IndexError(f"{name}: no step {step} in a walk of at most {problem.depth} steps. They count from 0.")

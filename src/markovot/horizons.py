@@ -1,6 +1,5 @@
 """Distances of chains that walk for a finite or any other random time: the public functions."""
 
-import numbers
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch import Tensor
 from markovot import validate
 from markovot._eager import eagerly
 from markovot.assembly import batch_shape
-from markovot.chains import MarkovChain, as_chain
+from markovot.chains import MarkovChain, chain_of
 from markovot.costs import resolve_cost
 from markovot.fixed_point import PolicyIteration, Solver, check_solver
 from markovot.horizon_solution import HorizonSolution, distance
@@ -71,7 +70,8 @@ def wl(
         >>> print(*(f"{wl(x, y, cost, depth=depth, epsilon=0.0).value.item():.3f}" for depth in (0, 1, 2)))
         0.205 0.272 0.312
     """
-    x, y = as_chain(x), as_chain(y)
+    throw = validate.flag("throw", throw)
+    x, y = chain_of("x", x), chain_of("y", y)
     ground = resolve_cost(cost, x, y)
     depth = _check_depth(depth)
     epsilon = validate.regularisation(epsilon, dtype=torch.float64, device=x.device)
@@ -144,7 +144,8 @@ def horizon_wl(
         >>> print(f"{horizon_wl(x, y, cost, law=law, epsilon=0.0).value.item():.3f}")
         0.318
     """
-    x, y = as_chain(x), as_chain(y)
+    throw = validate.flag("throw", throw)
+    x, y = chain_of("x", x), chain_of("y", y)
     ground = resolve_cost(cost, x, y)
     law = _check_law(law, x.device)
     epsilon = validate.regularisation(epsilon, dtype=torch.float64, device=x.device)
@@ -175,11 +176,10 @@ def truncated(
 
 
 def _check_depth(depth: Any) -> int:
-    if isinstance(depth, bool) or not isinstance(depth, numbers.Integral):
-        raise TypeError(f"depth: expected an integer, got {type(depth).__name__}. It is a number of steps.")
+    depth = validate.count("depth", depth, low=-validate.LARGEST)
     if depth < 0:
         raise ValueError(f"depth: {depth} is negative. 0 compares the initial laws, k the states after k steps.")
-    return int(depth)
+    return depth
 
 
 def _check_law(law: Any, device: torch.device) -> Tensor:

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from markovot.containers import plain_array
+from markovot import validate
+
+__all__ = ["Clipped", "clip", "gaussian", "laplacian", "median_distance"]
 
 FloatArray = NDArray[np.float64]
 
@@ -38,6 +40,19 @@ def check_finite(name: str, distances: FloatArray) -> None:
     )
 
 
+def check_square(name: str, distances: FloatArray) -> None:
+    """Refuse what is not a matrix of one set.
+
+    Raises:
+        ValueError: it is not square.
+    """
+    if distances.ndim != 2 or distances.shape[0] != distances.shape[1]:
+        raise ValueError(
+            f"{name}: shape {distances.shape} is not that of a square matrix. Entry (i, j) must be the distance "
+            "between members i and j of one set."
+        )
+
+
 def check_symmetric(name: str, distances: FloatArray) -> None:
     """Refuse what cannot be the distances between the members of one set: not square, not finite, not symmetric.
 
@@ -46,12 +61,8 @@ def check_symmetric(name: str, distances: FloatArray) -> None:
     Raises:
         ValueError: one of these.
     """
+    check_square(name, distances)
     check_finite(name, distances)
-    if distances.ndim != 2 or distances.shape[0] != distances.shape[1]:
-        raise ValueError(
-            f"{name}: shape {distances.shape} is not that of a square matrix. Entry (i, j) must be the distance "
-            "between members i and j of one set."
-        )
     gap = np.abs(distances - distances.T)
     if gap.size and gap.max() > ASYMMETRY * np.abs(distances).max():
         i, j = (int(k) for k in np.unravel_index(gap.argmax(), gap.shape))
@@ -84,11 +95,13 @@ def median_distance(distances: FloatArray) -> float:
     Raises:
         ValueError: there are none.
     """
+    distances = as_matrix("distances", distances)
+    check_square("distances", distances)
     between = distances[np.triu_indices(len(distances), 1)]
     positive = between[between > 0]
     if not len(positive):
         raise ValueError(
-            f"scale: there is no median among {len(between)} distances between {len(distances)} samples, none of which "
+            f"scale: the distances have no median, since none of the {len(between)} between {len(distances)} samples "
             "is positive. Give more samples, or a number for scale."
         )
     return float(np.median(positive))
@@ -96,12 +109,18 @@ def median_distance(distances: FloatArray) -> float:
 
 def laplacian(distances: FloatArray, scale: float) -> FloatArray:
     """`exp(-d / s)`; distances below zero, which debiasing can leave, count as zero."""
+    distances, scale = _checked(distances, scale)
     return np.exp(-np.maximum(distances, 0.0) / scale)
 
 
 def gaussian(distances: FloatArray, scale: float) -> FloatArray:
     """`exp(-d^2 / (2 s^2))`; distances below zero count as zero."""
+    distances, scale = _checked(distances, scale)
     return np.exp(-0.5 * np.square(np.maximum(distances, 0.0) / scale))
+
+
+def _checked(distances: Any, scale: Any) -> tuple[FloatArray, float]:
+    return as_matrix("distances", distances), validate.number("scale", scale, 0.0, np.inf, open_at_low=True)
 
 
 KINDS = {"laplacian": laplacian, "gaussian": gaussian}
@@ -154,6 +173,9 @@ def clip(kernel: FloatArray) -> Clipped:
         >>> np.linalg.eigvalsh(kernel @ found.projection).round(3) + 0.0
         array([0.   , 1.   , 2.273])
     """
+    kernel = as_matrix("kernel", kernel)
+    check_square("kernel", kernel)
+    check_finite("kernel", kernel)
     values, vectors = np.linalg.eigh((kernel + kernel.T) / 2)
     rounding = len(kernel) * np.finfo(np.float64).eps * np.abs(values).max()
     negative = values < -rounding
@@ -171,9 +193,4 @@ def as_matrix(name: str, values: Any) -> FloatArray:
         TypeError: it does not hold real numbers, or more than these.
         ValueError: some of its entries are masked.
     """
-    if isinstance(values, np.ndarray):
-        plain_array(name, values)
-    array = np.asarray(values)
-    if array.dtype.kind not in "iuf":
-        raise TypeError(f"{name}: expected real numbers, got an array of {array.dtype}. Give a matrix of distances.")
-    return array.astype(np.float64)
+    return validate.reals(name, values)

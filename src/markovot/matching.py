@@ -16,7 +16,6 @@ settings of delta and epsilon: karate club 91.6 % of the pairs with the sum, 90.
 connectome of 100 parcels 67.5 and 76.4.
 """
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,9 +26,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from markovot import sparse, validate
-from markovot.chains import MarkovChain
+from markovot.chains import MarkovChain, single
 
 IntArray = NDArray[np.int64]
+__all__ = ["Matching", "accuracy", "descriptors", "disagreement", "match"]
+
+# Longer walks tell no node from another.
+MOST_STEPS = 10_000
+
 FloatArray = NDArray[np.float64]
 
 # What a pair without common mass counts in the product of scores: less than any mass that a solver can tell from zero.
@@ -147,9 +151,7 @@ def descriptors(*adjacencies: Any, steps: int = 4) -> list[Tensor]:
     """
     if not adjacencies:
         raise ValueError("adjacencies: there are none. Give one matrix for each graph.")
-    longest = _integer("steps", steps)
-    if longest < 1:
-        raise ValueError(f"steps: {longest} is less than 1, and then no walk moves.")
+    longest = validate.count("steps", steps, low=1, high=MOST_STEPS)
     weights = [_weights(f"adjacencies: number {k}", given) for k, given in enumerate(adjacencies)]
     directed = any(not torch.equal(w, w.T) for w in weights)
     found = [_described(w, longest, directed) for w in weights]
@@ -229,7 +231,8 @@ def accuracy(
         >>> accuracy(found, [0, 1, 2]), accuracy(found, [0, 1, 2], classes=["hub", "leaf", "leaf"])
         (0.3333333333333333, 1.0)
     """
-    true = np.asarray(truth.cpu() if isinstance(truth, Tensor) else truth)
+    validate.instance("matching", matching, Matching, "what match returns")
+    true = validate.array("truth", truth)
     if true.ndim != 1 or true.dtype.kind not in "iu":
         raise TypeError(f"truth: expected integers (n,), one for each state of x, got {true.dtype} {true.shape}.")
     true = true.astype(np.int64)
@@ -244,13 +247,22 @@ def accuracy(
     if classes is None:
         kind = np.arange(largest + 1)
     else:
-        kind = np.unique(np.asarray(classes), return_inverse=True)[1].reshape(-1)
+        kind = _class_numbers(classes)
         if largest >= len(kind):
             raise ValueError(f"classes: there are {len(kind)}, but there is a state {largest} of y. Give one for each.")
     wanted = true[matching.rows]
     known = wanted >= 0
     found = kind[matching.columns[known]] == kind[wanted[known]]
     return float(found.sum() / (true >= 0).sum())
+
+
+def _class_numbers(classes: Any) -> IntArray:
+    """A number for each class, by which classes of any sortable kind are told apart."""
+    given = validate.array("classes", classes)
+    try:
+        return np.unique(given, return_inverse=True)[1].reshape(-1)
+    except TypeError as error:
+        raise TypeError(f"classes: {error}. Give one word or number for each state of y.") from error
 
 
 # --- descriptors
@@ -296,6 +308,8 @@ def _real_part(solution: Any, item: int | None) -> tuple[FloatArray, tuple[Any, 
     aligned = validate.as_tensor("solution", solution) if given else solution.alignment
     if aligned.dim() < 2:
         raise ValueError(f"solution: a soft matching has shape (n, m), got {tuple(aligned.shape)}.")
+    if not aligned.numel():
+        raise ValueError(f"solution: the alignment has shape {tuple(aligned.shape)}. There is nothing to match.")
     batch = aligned.shape[:-2]
     place = _item(item, batch)
     mass = aligned.detach().reshape(-1, *aligned.shape[-2:])[place].double().cpu().numpy()
@@ -320,16 +334,10 @@ def _item(item: Any, batch: torch.Size) -> int:
                 f"order: [match(solution, k) for k in range({count})]."
             )
         return 0
-    place = _integer("item", item)
+    place = validate.count("item", item, low=-validate.LARGEST)
     if not 0 <= place < count:
         raise IndexError(f"item: no item {place} in a batch of {count}. They count from 0.")
     return place
-
-
-def _integer(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}.")
-    return operator.index(value)
 
 
 def _without_padding(
@@ -365,12 +373,8 @@ def _names(names: tuple[Any, Any], rows: IntArray, columns: IntArray) -> list[tu
 
 def _check_chains(x: Any, y: Any, matching: Any) -> None:
     for name, chain, index in (("x", x, "rows"), ("y", y, "columns")):
-        if not isinstance(chain, MarkovChain):
-            raise TypeError(f"{name}: expected a MarkovChain, got {type(chain).__name__}. as_chain converts.")
-        if chain.batch_shape:
-            raise ValueError(f"{name}: expected a single chain, got a batch of shape {tuple(chain.batch_shape)}.")
-        if not isinstance(matching, Matching):
-            raise TypeError(f"matching: expected what match returns, got {type(matching).__name__}.")
+        single(name, chain)
+        validate.instance("matching", matching, Matching, "what match returns")
         largest = int(getattr(matching, index).max())
         if largest >= chain.num_states:
             raise ValueError(

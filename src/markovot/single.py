@@ -66,7 +66,7 @@ def transport_cost(
         0.252
     """
     a, b, cost = _checked(a, b, cost)
-    validate.number("rtol", rtol, 1e-15, 1.0)
+    rtol, throw = validate.number("rtol", rtol, 1e-15, 1.0), validate.flag("throw", throw)
     epsilon = validate.regularisation(epsilon, dtype=torch.float64, device=a.device)
     n, m, dtype = a.shape[-1], b.shape[-1], a.dtype
     batch = _batch_shape(a, b, cost, epsilon)

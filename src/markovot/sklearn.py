@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from markovot import kernels, pairwise, validate
 from markovot._optional import require
-from markovot.chains import MarkovChain, as_chain
+from markovot.chains import MarkovChain, chain_of
 from markovot.costs import Cost
 from markovot.fixed_point import PolicyIteration, Solver
 
@@ -18,6 +18,8 @@ require("sklearn", extra="sklearn", what="markovot.sklearn")  # says how to inst
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin  # noqa: E402
 from sklearn.exceptions import ConvergenceWarning  # noqa: E402
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data  # noqa: E402
+
+__all__ = ["DistanceKernel", "MarkovDistance"]
 
 FloatArray = NDArray[np.float64]
 
@@ -183,11 +185,8 @@ def _read(X: Iterable[Any]) -> list[MarkovChain]:
         kind = "a single chain" if isinstance(X, MarkovChain) else type(X).__name__
         raise TypeError(f"X: expected a list of chains, got {kind}. Put what you have into a list, as in [chain].")
     chains = []
-    for index, item in enumerate(X):
-        try:
-            chain = as_chain(item)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"X[{index}]: {error}") from error
+    for index, item in enumerate(validate.items("X", X, "a list of chains")):
+        chain = chain_of(f"X[{index}]", item)
         if chain.batch_shape:
             raise ValueError(
                 f"X[{index}]: a batch {tuple(chain.batch_shape)} of chains where one is expected. Give its chains one "
@@ -294,7 +293,10 @@ class DistanceKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     def _distances(self, X: Any, *, reset: bool) -> FloatArray:
         """Finite numbers, with the number (and, for data frames, the names) of the columns learned or compared."""
-        distances = check_array(X, dtype=np.float64, ensure_all_finite=False)
+        try:
+            distances = check_array(X, dtype=np.float64, ensure_all_finite=False)
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # which do not say of what
+            raise (ValueError if isinstance(error, ValueError) else TypeError)(f"X: {error}") from error
         kernels.check_finite("X", distances)  # names the row, which scikit-learn's own check does not
         validate_data(self, X, reset=reset, skip_check_array=True)
         return distances

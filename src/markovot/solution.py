@@ -6,9 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from markovot._copying import Copyable
+from markovot._transforms import plain
+
+_SHOWN = 4  # values that are written out
 
 
 class Status(enum.Enum):
@@ -44,7 +48,47 @@ class SolveError(RuntimeError):
         return SolveError, (self.args[0], self.solution)
 
 
-@dataclass(frozen=True, eq=False)
+def in_short(solution: Any, what: str = "") -> str:
+    """What `print` shows of a solution with a `value`, an `error_bound` and a `status`: numbers, however many."""
+    values, bounds = (_array(part) for part in (solution.value, solution.error_bound))
+    worst = bounds[~np.isnan(bounds)].max(initial=0.0) if bounds.ndim else bounds  # NaN: no value, so no error
+    parts = [f"{_numbers(values)}; error_bound {'at most ' if bounds.ndim else ''}{worst:.2g}"]
+    found = np.asarray(solution.status, dtype=object)
+    counts = {status.name: int((found == status).sum()) for status in Status}
+    parts.append(", ".join(name if not found.ndim else f"{count} {name}" for name, count in counts.items() if count))
+    if hasattr(solution, "num_iter"):
+        steps = _array(solution.num_iter)
+        low, high = (int(steps.min()), int(steps.max())) if steps.size else (0, 0)
+        parts.append(f"{low if low == high else f'{low} to {high}'} iteration{'s' * (high != 1)}")
+    shape = f" {what or 'batch'} {values.shape}" if values.ndim else ""
+    return f"{type(solution).__name__}({shape.lstrip()}{': ' * bool(shape)}{'; '.join(filter(None, parts))})"
+
+
+def _array(part: Any) -> NDArray[np.float64]:
+    return np.asarray(plain(part).double().cpu() if isinstance(part, Tensor) else part, dtype=np.float64)
+
+
+def _numbers(values: NDArray[np.float64]) -> str:
+    """A few values as they are, of many the range and the mean."""
+    known = values[np.isfinite(values)]
+    missing = f", {values.size - known.size} not finite" if known.size < values.size else ""
+    if values.size <= _SHOWN:
+        return f"value{'s' * (values.size != 1)} {', '.join(f'{value:.6g}' for value in values.flat) or 'none'}"
+    if not known.size:
+        return f"{values.size} values, none of them finite"
+    return f"{values.size} values from {known.min():.6g} to {known.max():.6g}, mean {known.mean():.6g}{missing}"
+
+
+def as_number(solution: Any) -> float:
+    """The value of a single problem, as Python's float, without its gradient."""
+    if solution.value.ndim:
+        raise TypeError(
+            f"float(): the solution is of a batch of shape {tuple(solution.value.shape)}, whose values are in `value`."
+        )
+    return float(solution.value.detach())
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Solution(Copyable):
     """A transport value with its certificate. Leading dimensions are those of the batch.
 
@@ -67,6 +111,12 @@ class Solution(Copyable):
     num_iter: Tensor
     plan: Tensor
     potentials: tuple[Tensor, Tensor]
+
+    def __repr__(self) -> str:
+        return in_short(self)
+
+    def __float__(self) -> float:
+        return as_number(self)
 
     @property
     def converged(self) -> Tensor:
@@ -107,7 +157,7 @@ def _at(values: Any, index: tuple[int, ...]) -> Any:
     return values[index] if index else (values.item() if isinstance(values, Tensor) else values)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ChainSolution(Solution):
     """The distance of two Markov chains, with the optimal coupling behind it.
 

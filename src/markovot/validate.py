@@ -6,7 +6,6 @@ offending value and the repair.
 """
 
 import math
-import numbers
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,30 @@ import torch
 from torch import Tensor
 
 from markovot._transforms import plain
+from markovot.arguments import LARGEST as LARGEST
+from markovot.arguments import choice as choice
+from markovot.arguments import count as count
+from markovot.arguments import executor as executor
+from markovot.arguments import flag as flag
+from markovot.arguments import function as function
+from markovot.arguments import instance as instance
+from markovot.arguments import items as items
+from markovot.arguments import key as key
+from markovot.arguments import kind as kind
+from markovot.arguments import mapping as mapping
+from markovot.arguments import named as named
+from markovot.arguments import number as number
+from markovot.arguments import path as path
+from markovot.arguments import real as real
+from markovot.arguments import sequence as sequence
+from markovot.arguments import shown as shown
+from markovot.arguments import text as text
+from markovot.arguments import texts as texts
+from markovot.containers import array as array
 from markovot.containers import as_tensor as as_tensor
+from markovot.containers import has_values as has_values
+from markovot.containers import reals as reals
+from markovot.containers import usable as usable
 
 FLOATING = (torch.float32, torch.float64)
 # Rows and laws must sum to one within this: what normalising in the given precision leaves behind, with room
@@ -61,12 +83,6 @@ def matrices(name: str, value: Any) -> Tensor:
     square(name, tensor.shape)
     has_values(name, tensor)
     return tensor
-
-
-def has_values(name: str, tensor: Tensor) -> None:
-    """Refuse tensors that are only shapes."""
-    if tensor.device.type == "meta":
-        raise ValueError(f"{name}: a tensor on the device meta has no values. Make it on a real device, such as 'cpu'.")
 
 
 def square(name: str, shape: tuple[int, ...]) -> None:
@@ -213,33 +229,14 @@ def law(name: str, value: Any, like: Tensor, shape: tuple[int, ...]) -> Tensor:
     return tensor.to(like).expand(shape)
 
 
-def number(name: str, value: Any, low: float, high: float) -> float:
-    """Check a plain number in [low, high]."""
-    if isinstance(value, bool | Tensor) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}: expected a number, got {type(value).__name__}.")
-    value = float(value)
-    if not low <= value <= high or math.isinf(value):  # also catches NaN
-        bounds = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-        raise ValueError(f"{name}: {value} is out of range. It must be {bounds}.")
-    return value
-
-
-def choice(name: str, value: Any, options: tuple[str, ...]) -> str:
-    """Check one of several words."""
-    if not isinstance(value, str) or value not in options:
-        raise ValueError(f"{name}: {value!r} is not one of {', '.join(map(repr, options))}.")
-    return value
-
-
 def _parameter(name: str, value: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A number or a tensor of numbers (one for each item of the batch) as a tensor of the chains' kind."""
     if isinstance(value, Tensor | np.ndarray):
         tensor = as_tensor(name, value)
         floating(name, tensor)
         return tensor.to(device=device, dtype=dtype)
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}: expected a number or a floating-point tensor, got {type(value).__name__}.")
-    return torch.tensor(float(value), dtype=dtype, device=device)
+    found = real(name, value, wanted="a number or a floating-point tensor")
+    return torch.tensor(found, dtype=dtype, device=device)
 
 
 def discount(value: Any, *, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -279,6 +276,19 @@ def regularisation(value: Any, *, dtype: torch.dtype, device: torch.device) -> T
             "with .to('cpu'), or use a small positive epsilon."
         )
     return epsilon
+
+
+def single_numbers(delta: Any, epsilon: Any) -> tuple[float, float]:
+    """Check `delta` and `epsilon` where all problems share one of each."""
+    cpu = torch.device("cpu")
+    found = (
+        discount(delta, dtype=torch.float64, device=cpu),
+        regularisation(epsilon, dtype=torch.float64, device=cpu),
+    )
+    for name, value in zip(("delta", "epsilon"), found, strict=True):
+        if value.ndim:
+            raise ValueError(f"{name}: shape {tuple(value.shape)}, but all problems share one. Give a number.")
+    return float(found[0]), float(found[1])
 
 
 def normalised(law: Tensor) -> Tensor:

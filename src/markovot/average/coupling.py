@@ -16,13 +16,13 @@ from markovot._transforms import recording
 from markovot.assembly import batch_shape, layout, measured, pairing
 from markovot.average import items
 from markovot.average.items import Inputs, Solved
-from markovot.chains import as_chain
+from markovot.chains import chain_of
 from markovot.costs import resolve_cost
-from markovot.solution import Solution, rounded, statuses
+from markovot.solution import Solution, as_number, in_short, rounded, statuses
 from markovot.transport.units import Unit
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TransitionCouplingSolution(Copyable):
     """The least long-run mean cost of two coupled chains, with its certificate and the coupling behind it.
 
@@ -48,6 +48,12 @@ class TransitionCouplingSolution(Copyable):
     classes: Tensor
     bias: Tensor
     _details: "_Details"
+
+    def __repr__(self) -> str:
+        return in_short(self)
+
+    def __float__(self) -> float:
+        return as_number(self)
 
     @property
     def converged(self) -> Tensor:
@@ -186,13 +192,14 @@ def optimal_transition_coupling(
         tensor([[0.3000, 0.2000],
                 [0.2000, 0.3000]], dtype=torch.float64)
     """
-    x, y = as_chain(x), as_chain(y)
+    throw, max_iter = validate.flag("throw", throw), validate.count("max_iter", max_iter, low=1)
+    x, y = chain_of("x", x), chain_of("y", y)
     ground = resolve_cost(cost, x, y)
     epsilon = validate.regularisation(epsilon, dtype=torch.float64, device=x.device)
     rtol = validate.number("rtol", rtol, 1e-15, 1.0)
-    if isinstance(max_iter, bool) or not isinstance(max_iter, int) or max_iter < 1:
-        raise ValueError(f"max_iter: {max_iter!r} is not a positive integer.")
     batch = batch_shape(ground.shape[:-2], epsilon=epsilon.shape)
+    if not batch.numel():
+        raise ValueError(f"x, y, cost, epsilon: a batch of shape {tuple(batch)} holds no problem. Give at least one.")
     n, m = x.num_states, y.num_states
     ground, epsilon = ground.double().expand(*batch, n, m).reshape(-1, n, m), epsilon.expand(batch).reshape(-1)
     scale = measured(ground, epsilon, layout(x, y, batch).mask, bounded=False)

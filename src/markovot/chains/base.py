@@ -178,6 +178,13 @@ class ChainBase(Copyable):
             return dense_rows(values, sizes)
         return stored_rows(self.compressed._replace(values=values), sizes)
 
+    def outside_inference(self) -> Self:
+        """This chain; run outside inference mode, one without tensors made inside, which autograd cannot keep."""
+        if torch.is_inference_mode_enabled() or not any(_of_inference(part) for part in vars(self).values()):
+            return self
+        rows = self._rows if isinstance(self._rows, Tensor) else Compressed(*map(_copied, self._rows))
+        return self._replace(_copied(rows) if isinstance(rows, Tensor) else rows, _copied)
+
     # --- conversions
     def _replace(self, rows: Tensor | Compressed, change: Callable[[Tensor], Tensor]) -> Self:
         """The same chain with other rows, all other tensors changed by `change`."""
@@ -210,7 +217,7 @@ class ChainBase(Copyable):
             TypeError: a dtype other than float32 and float64.
         """
         probe = self.parameter.detach().new_empty(0).to(*args, **kwargs)
-        validate.floating("to", probe)
+        validate.floating("to", validate.usable("to", probe))
 
         def change(tensor: Tensor) -> Tensor:
             return tensor.to(probe.device, probe.dtype if tensor.is_floating_point() else tensor.dtype)
@@ -262,6 +269,17 @@ class ChainBase(Copyable):
 def _writes(tensor: Tensor) -> int:
     """How often somebody wrote into a tensor, as far as torch knows."""
     return 0 if is_wrapped(tensor) or tensor.is_inference() else tensor._version
+
+
+def _of_inference(part: Any) -> bool:
+    """Whether autograd cannot keep what a chain holds, a tensor or some in a tuple."""
+    if isinstance(part, tuple):
+        return any(_of_inference(one) for one in part)
+    return isinstance(part, Tensor) and not is_wrapped(part) and part.is_inference()
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.clone() if _of_inference(tensor) else tensor
 
 
 def dense_rows(transition: Tensor, sizes: Tensor) -> Rows:

@@ -20,6 +20,8 @@ from markovot.compressed import Compressed, gather
 
 _Map = Callable[[Tensor], Tensor]
 DEAD_ENDS = ("stay", "uniform", "error")
+# A chain of more would have nothing but row pointers in gigabytes.
+MOST_STATES = 1 << 28
 
 
 def _check_dead_ends(dead: Tensor, dead_ends: str) -> None:
@@ -108,6 +110,7 @@ def graph_weights(graph: Any, weight: str | None) -> tuple[Compressed, list[Any]
 
     if not isinstance(graph, networkx.Graph):
         raise TypeError(f"graph: expected a networkx graph, got {type(graph).__name__}. as_chain takes other objects.")
+    validate.key("weight", weight)
     nodes = list(graph)
     if not nodes:
         raise ValueError("graph: it has no nodes. A chain needs at least one state.")

@@ -7,10 +7,10 @@ import numpy as np
 from torch import Tensor
 
 from markovot import sparse, validate
+from markovot.arguments import kind
 from markovot.chains import build, counting, labels, stacking
 from markovot.chains.base import ChainBase
 from markovot.compressed import Compressed
-from markovot.containers import kind_of
 
 LAWS = ("stationary", "uniform")
 
@@ -296,7 +296,7 @@ class MarkovChain(ChainBase):
             >>> MarkovChain.stack(parts)
             MarkovChain(batch (2,) of up to 4 states, dense, initial law stationary, float32, cpu)
         """
-        parts = list(chains)
+        parts = validate.items("chains", chains, "several chains")
         for k, part in enumerate(parts):
             if not isinstance(part, MarkovChain):
                 raise TypeError(f"chains: number {k} is {type(part).__name__}, not a MarkovChain. as_chain converts.")
@@ -320,7 +320,7 @@ def _listed(names: Any) -> list[Any]:
     """Names of states as a list of our own."""
     if isinstance(names, str | bytes | Set | Mapping) or not isinstance(names, Iterable):
         raise TypeError(
-            f"state_names: expected a sequence with one name for each state, got {kind_of(names)}. Give a list, such "
+            f"state_names: expected a sequence with one name for each state, got {kind(names)}. Give a list, such "
             "as ['a', 'b']."
         )
     return list(names)

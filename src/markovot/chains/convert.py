@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from markovot import containers
+from markovot import containers, validate
 from markovot.chains.chain import MarkovChain
 
 # Objects that hold too many choices to be converted unasked, by the library that their class comes from.
@@ -55,8 +55,31 @@ def as_chain(obj: Any) -> MarkovChain:
         >>> as_chain([flip, (flip, ["C", "N"])[0]])
         MarkovChain(batch (2,) of up to 2 states, dense, initial law stationary, float32, cpu)
     """
+    return chain_of("obj", obj)
+
+
+def chain_of(name: str, obj: Any) -> MarkovChain:
+    """`as_chain` of an argument, whose name its errors begin with."""
+    with validate.named(name):
+        return converted(obj)
+
+
+def single(name: str, chain: Any) -> MarkovChain:
+    """Check an argument that must be a single MarkovChain."""
+    if not isinstance(chain, MarkovChain):
+        raise TypeError(f"{name}: expected a MarkovChain, got {validate.kind(chain)}. as_chain converts.")
+    if chain.batch_shape:
+        raise ValueError(
+            f"{name}: expected a single chain, got a batch of shape {tuple(chain.batch_shape)}. Give its chains one by "
+            "one."
+        )
+    return chain
+
+
+def converted(obj: Any) -> MarkovChain:
+    """`as_chain` for those who say themselves what the object is."""
     if isinstance(obj, MarkovChain):
-        return obj
+        return obj.outside_inference()
     if _is_matrix(obj):
         return MarkovChain.from_transitions(obj)
     # An instance of networkx.Graph cannot exist before networkx has been imported.
@@ -68,7 +91,7 @@ def as_chain(obj: Any) -> MarkovChain:
     if isinstance(obj, list | tuple):
         if not obj:
             raise ValueError("chain: an empty list holds no chains. Give at least one.")
-        return MarkovChain.stack([as_chain(item) for item in obj])
+        return MarkovChain.stack([converted(item) for item in obj])
     for kind in type(obj).__mro__:
         if (instead := _ELSEWHERE.get(kind.__module__.partition(".")[0])) is not None:
             raise TypeError(f"chain: as_chain does not convert {type(obj).__name__}. Use {instead}.")
@@ -78,7 +101,7 @@ def as_chain(obj: Any) -> MarkovChain:
     elif isinstance(obj, numbers.Number):
         hint = " A matrix in lists becomes one by numpy.array(rows, dtype=float)."
     raise TypeError(
-        f"chain: cannot make one from {containers.kind_of(obj)}. Give a MarkovChain, a square transition matrix "
+        f"chain: cannot make one from {validate.kind(obj)}. Give a MarkovChain, a square transition matrix "
         "(torch tensor, NumPy array or SciPy sparse matrix; rows sum to one), a networkx graph, a tuple "
         f"(transition, labels), or a list of these.{hint}"
     )

@@ -95,7 +95,10 @@ def _canonical(label: Any) -> bytes:
         raise ValueError(f"features: {label!r} in a label is a missing value. Fill it in, or leave it out.")
     elif _is_number(label):
         # As numbers are compared: 1, 1.0 and True are one label.
-        kind, content = b"f", (str(int(label)) if label == label // 1 else float(label).hex()).encode()
+        try:
+            kind, content = b"f", (str(int(label)) if label == label // 1 else float(label).hex()).encode()
+        except (OverflowError, ValueError):
+            raise ValueError(f"features: the label {validate.shown(label)} is too large. Use a string.") from None
     elif isinstance(label, tuple):
         kind, content = b"t", b"".join(map(_canonical, label))
     else:
@@ -198,8 +201,9 @@ def of_nodes(graph: Any, features: Any, nodes: Sequence[Any]) -> Tensor:
     if (found := _by_node(features)) is not None:
         source = "the mapping"
     else:
+        validate.key("features", features)
         found = {node: data[features] for node, data in graph.nodes(data=True) if features in data}
-        source = f"attribute {features!r}"
+        source = f"attribute {validate.shown(features)}"
     missing = [node for node in nodes if node not in found]
     if missing:
         raise ValueError(
@@ -237,6 +241,8 @@ def of_states(features: Any, batch: torch.Size, n: int, device: torch.device) ->
     Returns:
         (*batch, n) or (*batch, n, p); one set of features is shared by the chains of a batch.
     """
+    if isinstance(features, Tensor):
+        features = validate.usable("features", features)
     if isinstance(features, np.ndarray):
         features = _of_array(features)
     if isinstance(features, list | tuple):

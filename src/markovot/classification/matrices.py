@@ -14,6 +14,7 @@ from markovot import validate
 from markovot.chains import MarkovChain
 from markovot.costs import Cost, Euclidean, ZeroOne
 from markovot.fixed_point import PolicyIteration, Solver
+from markovot.kernels import as_matrix, check_square
 
 if TYPE_CHECKING:
     from markovot.datasets import GraphDataset
@@ -64,6 +65,8 @@ def ground(dataset: "GraphDataset", *, standardise: bool = True) -> Ground:
         >>> ground(load_mutag())[1:]
         (ZeroOne(), 1.0)
     """
+    standardise = validate.flag("standardise", standardise)
+    check_dataset(dataset)
     validate.choice("feature_kind", dataset.feature_kind, ("labels", "attributes", "degree"))
     if dataset.feature_kind != "attributes":
         return Ground(list(dataset.chains), ZeroOne(), 1.0)
@@ -76,6 +79,16 @@ def ground(dataset: "GraphDataset", *, standardise: bool = True) -> Ground:
         nodes = torch.cat(parts)
     chains = [_with_features(chain, part) for chain, part in zip(dataset.chains, parts, strict=True)]
     return Ground(chains, Euclidean(), _mean_cost(nodes))
+
+
+def check_dataset(dataset: Any) -> None:
+    """Refuse what is no data set; a class of one's own that has the same attributes is one."""
+    missing = [name for name in ("chains", "targets", "feature_kind", "name") if not hasattr(dataset, name)]
+    if missing:
+        raise TypeError(
+            f"dataset: expected a GraphDataset, as from datasets.load_tudataset, got {validate.kind(dataset)}, which "
+            f"has no {missing[0]}."
+        )
 
 
 def _vectors(chain: MarkovChain) -> torch.Tensor:
@@ -137,9 +150,13 @@ def distance_matrices(
     """
     from markovot.pairwise import distance_matrix
 
-    for name, given in (("deltas", deltas), ("epsilons", epsilons)):
-        if not len(given):
+    for name, given, high in (("deltas", deltas, 1.0), ("epsilons", epsilons, np.inf)):
+        if not len(validate.sequence(name, given, "numbers")):
             raise ValueError(f"{name}: there is nothing to try. Give at least one.")
+        for value in given:
+            validate.number(name, value, 0.0, high, open_at_low=name == "deltas")
+    if checkpoint is not None:
+        validate.path("checkpoint", checkpoint)
     chains, cost, unit = ground(dataset, standardise=standardise)
     found = {}
     for delta, epsilon in product(deltas, epsilons):
@@ -169,6 +186,7 @@ def debias(distances: ArrayLike) -> FloatArray:
         array([[0. , 0.2],
                [0.2, 0. ]])
     """
-    values = np.asarray(distances, dtype=np.float64)
+    values = as_matrix("distances", distances)
+    check_square("distances", values)
     own = np.diag(values) / 2
     return values - own[:, None] - own[None, :]

@@ -49,17 +49,18 @@ class NestedCV:
 
     def __post_init__(self) -> None:
         for name in ("folds", "inner_folds"):
-            if getattr(self, name) < 2:
-                raise ValueError(f"{name}: {getattr(self, name)!r} is less than 2. Give 2 or more.")
+            validate.count(name, getattr(self, name), low=2)
+        validate.count("seed", self.seed, high=2**32 - 1)  # scikit-learn takes no larger one
         for name in ("debiased", "kinds", "scales", "C"):
-            if not getattr(self, name):
+            if not len(validate.sequence(name, getattr(self, name), "candidates")):
                 raise ValueError(f"{name}: there is nothing to choose among. Give at least one.")
+        for flag in self.debiased:
+            validate.flag("debiased", flag)
         for kind in self.kinds:
             validate.choice("kinds", kind, tuple(kernels.KINDS))
         for name in ("scales", "C"):
             for number in getattr(self, name):
-                if not 0 < number < np.inf:
-                    raise ValueError(f"{name}: {number!r} is not positive and finite.")
+                validate.number(name, number, 0.0, np.inf, open_at_low=True)
         validate.choice("psd", self.psd, ("none", "clip"))
 
 
@@ -160,8 +161,8 @@ def nested_accuracy(
     """
     validate.choice("method", method, METHODS)
     require("sklearn", extra="sklearn", what="nested_accuracy")
-    classes = _as_classes(targets)
-    check_classes(classes, protocol)
+    progress = validate.flag("progress", progress)
+    classes = check_classes(targets, protocol)
     families = _families(_checked(matrices, len(classes)), method, protocol)
 
     def one_fold(parts: tuple[Any, Any]) -> tuple[Any, ...]:
@@ -282,7 +283,7 @@ def _bar(results: Any, total: int, progress: bool) -> Any:
 
 
 def _checked(matrices: Mapping[Any, Any], count: int) -> dict[Any, FloatArray]:
-    if not matrices:
+    if not validate.mapping("matrices", matrices, "from settings to distances"):
         raise ValueError("matrices: there are none. Give at least one, for instance those of distance_matrices.")
     found = {}
     for name, given in matrices.items():
@@ -310,15 +311,21 @@ def _as_classes(targets: Any) -> NDArray[Any]:
     return np.asarray(targets)
 
 
-def check_classes(classes: NDArray[Any], protocol: NestedCV) -> None:
-    """Refuse classes that the folds of the protocol cannot tell apart.
+def check_classes(targets: Any, protocol: Any) -> NDArray[Any]:
+    """Refuse classes that the folds of the protocol cannot tell apart; the classes as an array.
 
     Raises:
+        TypeError: no protocol, or classes that cannot be sorted.
         ValueError: not one class for each graph, a single class, or one with too few graphs.
     """
-    if classes.ndim != 1:
+    validate.instance("protocol", protocol, NestedCV, "a NestedCV")
+    classes = validate.array("targets", targets)
+    if classes.ndim != 1 or not len(classes):
         raise ValueError(f"targets: shape {classes.shape}. Give one class for each graph, (k,).")
-    names, counts = np.unique(classes, return_counts=True)
+    try:
+        names, counts = np.unique(classes, return_counts=True)
+    except TypeError as error:
+        raise TypeError(f"targets: {error}. Give one word or number for each graph.") from error
     if len(names) < 2:
         raise ValueError(f"targets: all graphs are of one class, {names.tolist()}. There is nothing to tell apart.")
     rarest, count = names[counts.argmin()], int(counts.min())
@@ -328,3 +335,4 @@ def check_classes(classes: NDArray[Any], protocol: NestedCV) -> None:
             f"targets: class {rarest} has {count} graphs, too few for {protocol.folds} folds with "
             f"{protocol.inner_folds} inside. Leave the class out, or take fewer folds, as in NestedCV(folds=5)."
         )
+    return classes

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from markovot import validate
 from markovot._optional import require
-from markovot.classification.matrices import DELTAS, EPSILONS, distance_matrices
+from markovot.classification.matrices import DELTAS, EPSILONS, check_dataset, distance_matrices
 from markovot.classification.nested import METHODS, PROTOCOL, NestedAccuracy, NestedCV, check_classes, nested_accuracy
 from markovot.fixed_point import PolicyIteration, Solver
 
@@ -63,10 +61,12 @@ def classify(
         >>> found["knn"].accuracy.shape, found["knn"].chosen[0]["setting"]
         ((3,), {'delta': 0.2, 'epsilon': 0.01})
     """
-    for method in methods:
+    progress = validate.flag("progress", progress)
+    check_dataset(dataset)
+    for method in validate.sequence("methods", methods, "methods", least=1):
         validate.choice("methods", method, METHODS[:2])
     require("sklearn", extra="sklearn", what="classify")
-    check_classes(np.asarray(dataset.targets), protocol)
+    check_classes(dataset.targets, protocol)
     matrices = distance_matrices(
         dataset,
         deltas=deltas,

@@ -269,7 +269,8 @@ def read_like(data: Data, path: Path, features: str | None) -> "MarkovChain":
         if chain.features.dim() == 1 and own is not None:
             # A label that the set does not have keeps its code, which equals none of the set's.
             labels = [number.get(label, label) for label in chain.features.tolist()]
-            chain.features = torch.tensor(_written_alike(labels, own.is_floating_point(), path), dtype=own.dtype, device="cpu")
+            values = _written_alike(labels, own.is_floating_point(), path)
+            chain.features = torch.tensor(values, dtype=own.dtype, device="cpu")
     return chain
 
 

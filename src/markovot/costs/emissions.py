@@ -19,7 +19,6 @@ two laws: finite, symmetric, and its root is a metric, so that the distance betw
 """
 
 import math
-import operator
 from dataclasses import dataclass
 
 import torch
@@ -70,18 +69,19 @@ class GaussianWasserstein(Cost):
     dimension: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.dimension, bool) or not hasattr(self.dimension, "__index__"):
-            raise TypeError(f"dimension: expected an integer, got {type(self.dimension).__name__}.")
-        if operator.index(self.dimension) < 1:
-            raise ValueError(f"dimension: {self.dimension} is less than 1. It is that of the space of emissions.")
+        object.__setattr__(self, "dimension", validate.count("dimension", self.dimension, low=1))
 
     @staticmethod
     def features(mean: Tensor, covariance: Tensor) -> Tensor:
         """Means (*batch, n, p) and covariances (*batch, n, p, p) as features (*batch, n, p + p^2); differentiable."""
+        mean, covariance = validate.as_tensor("mean", mean), validate.as_tensor("covariance", covariance)
+        for name, part in (("mean", mean), ("covariance", covariance)):
+            validate.floating(name, part)
+        validate.same_kind("covariance", covariance, "mean", mean)
         wanted = (*mean.shape, mean.shape[-1]) if mean.dim() else ()
         if mean.dim() < 2 or tuple(covariance.shape) != wanted:
             raise ValueError(
-                f"covariance: shape {tuple(covariance.shape)} does not go with means of shape {tuple(mean.shape)}. "
+                f"covariance: shape {tuple(covariance.shape)} does not go with a mean of shape {tuple(mean.shape)}. "
                 "Give means (*batch, n, p) and covariances (*batch, n, p, p)."
             )
         return torch.cat([mean, covariance.flatten(-2)], dim=-1)

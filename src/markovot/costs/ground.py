@@ -10,8 +10,9 @@ from torch import Tensor
 
 from markovot import validate
 from markovot._copying import Copyable
+from markovot.arguments import kind
 from markovot.chains import MarkovChain, labels
-from markovot.containers import kind_of, repair
+from markovot.containers import repair
 
 _EXACT = 2**53
 
@@ -194,6 +195,8 @@ def resolve_cost(cost: Any, x: MarkovChain, y: MarkovChain) -> Tensor:
         ValueError: wrong shapes, non-finite costs, missing features, different devices, batches that do not
             broadcast.
     """
+    for name, chain in (("x", x), ("y", y)):
+        validate.instance(name, chain, MarkovChain, "a MarkovChain (as_chain converts)")
     validate.same_kind("x", x.parameter, "y", y.parameter)
     if isinstance(cost, Cost) and cost.needs_features:
         matrix = cost(_features("x", x), _features("y", y)).to(x.dtype)
@@ -225,7 +228,7 @@ def not_a_cost(expected: str, cost: Any, hint: str | None = None) -> TypeError:
     hint = repair("cost", cost) if hint is None else f" {hint}"
     if isinstance(cost, type) and issubclass(cost, Cost):
         hint = f" Give an instance: costs.{cost.__name__}({'matrix' if cost is Given else ''})."
-    return TypeError(f"cost: expected {expected}, got {kind_of(cost)}.{hint}")
+    return TypeError(f"cost: expected {expected}, got {kind(cost)}.{hint}")
 
 
 def given_cost(cost: Any, like: Tensor, whose: str) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from markovot import validate
 from markovot.chains import MarkovChain
 
 IntArray = NDArray[np.int64]
@@ -95,7 +96,7 @@ class GraphDataset:
 
 def _positions(indices: Any, count: int) -> IntArray:
     """Positions within `count` graphs, from positions or bools."""
-    array = np.asarray(indices)
+    array = validate.array("indices", indices)
     if array.ndim != 1:
         raise ValueError(f"indices: shape {array.shape}. Give a sequence of positions, or one bool for each graph.")
     if array.dtype.kind == "b":

@@ -95,7 +95,8 @@ def load_tudataset(
     laziness = validate.number("laziness", laziness, 0.0, 1.0)
     validate.choice("initial", initial, ("uniform", "stationary"))
     validate.choice("empty_graphs", empty_graphs, EMPTY_GRAPHS)
-    with opened(path) as tables:
+    directed = validate.flag("directed", directed)
+    with opened(validate.path("path", path)) as tables:
         return assemble(
             tables,
             features=features,

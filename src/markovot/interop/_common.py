@@ -55,12 +55,6 @@ def sparse_tensor(index: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tens
     return torch.sparse_coo_tensor(index, values, shape, device=values.device, check_invariants=False)
 
 
-def check_flag(name: str, value: Any) -> None:
-    """Refuse anything but True and False: `directed="no"` would count as true."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name}: {value!r} is neither True nor False.")
-
-
 class Steps(NamedTuple):
     """The possible steps of a single chain, those of positive probability."""
 

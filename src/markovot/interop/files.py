@@ -14,7 +14,7 @@ from markovot import validate
 from markovot._optional import require
 from markovot.chains import MarkovChain, build
 from markovot.interop import _tables
-from markovot.interop._common import adjacency_of, check_flag, stands_both_ways
+from markovot.interop._common import adjacency_of, stands_both_ways
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -98,7 +98,7 @@ def read_graph(
         (['a', 'b', 'c'], [1.0, 2.0, 1.0], [0.25, 0.0, 0.75])
     """
     return read_graphs(
-        [path],
+        [validate.path("path", path)],
         format=format,
         features=features,
         weight=weight,
@@ -139,6 +139,9 @@ def read_graphs(
     Raises:
         OSError, ImportError, TypeError, ValueError: as in `read_graph`.
     """
+    for name, attribute in (("features", features), ("weight", weight)):
+        if attribute is not None:
+            validate.text(name, attribute)
     graphs = [(path, _load(path, format, weight, directed)) for path in _paths(paths)]
     if features == "auto":
         features = _auto([graph for _, graph in graphs])
@@ -186,12 +189,13 @@ def auto_features(paths: Iterable[str | PathLike[str]], *, format: str | None = 
 def _paths(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     if isinstance(paths, str | bytes | PathLike):
         raise TypeError(f"paths: expected a list of paths, got the single one {paths!r}. Put it into a list.")
-    return [Path(path) for path in paths]
+    given = validate.items("paths", paths, "the paths of several files")
+    return [Path(validate.path(f"paths[{k}]", path)) for k, path in enumerate(given)]
 
 
 def _load(path: Path, format: str | None, weight: str | None, directed: bool | None) -> _Graph:
     if directed is not None:
-        check_flag("directed", directed)
+        validate.flag("directed", directed)
     table = None
     if format is not None:
         validate.choice("format", format, FORMATS)

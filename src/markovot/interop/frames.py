@@ -7,17 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from markovot import validate
 from markovot._optional import require
-from markovot.chains import MarkovChain
-from markovot.interop._common import (
-    FloatArray,
-    IntArray,
-    adjacency_of,
-    check_flag,
-    names_of,
-    stands_both_ways,
-    steps_of,
-)
+from markovot.chains import MarkovChain, single
+from markovot.interop._common import FloatArray, IntArray, adjacency_of, names_of, stands_both_ways, steps_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -197,10 +190,11 @@ def to_frames(chains: Mapping[Any, MarkovChain] | Sequence[MarkovChain]) -> Fram
         [['x', 0], ['x', 1], ['y', 0], ['y', 1]]
     """
     pandas = require("pandas", extra="frames", what="to_frames")
-    parts = dict(chains) if isinstance(chains, Mapping) else dict(enumerate(chains))
+    parts = chains if isinstance(chains, Mapping) else enumerate(validate.items("chains", chains, "several chains"))
+    parts = dict(parts)
     if not parts:
         raise ValueError("chains: there are none. Give at least one.")
-    frames = {name: to_frame(chain) for name, chain in parts.items()}
+    frames = {name: to_frame(single(f"chains[{validate.shown(name)}]", chain)) for name, chain in parts.items()}
     for name, frame in frames.items():
         for table in frame:
             table.insert(0, "graph", _column([name] * len(table)))
@@ -242,7 +236,7 @@ def _check_once(name: str, table: "DataFrame", column: str) -> None:
 def _check_nodes(
     nodes: "DataFrame | None", features: str | Sequence[str] | None, also: Sequence[str] = ()
 ) -> "DataFrame | None":
-    wanted = [] if features is None else [features] if isinstance(features, str) else list(features)
+    wanted = [] if features is None else [features] if isinstance(features, str) else _listed(features)
     if nodes is None:
         if features is not None:
             raise ValueError(f"features: {features!r} names columns of nodes, but there is no such table. Give nodes=.")
@@ -253,6 +247,10 @@ def _check_nodes(
     return nodes
 
 
+def _listed(features: Any) -> list[str]:
+    return list(validate.sequence("features", features, "columns"))
+
+
 def _chain(
     edges: "DataFrame",
     nodes: "DataFrame | None",
@@ -261,7 +259,7 @@ def _chain(
     walk: dict[str, Any],
 ) -> MarkovChain:
     """The chain of one graph."""
-    check_flag("directed", directed)
+    validate.flag("directed", directed)
     sources, targets, names = _ends(edges, nodes)
     weights = _weights(edges)
     if not directed and (found := stands_both_ways(sources, targets)) is not None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from markovot import validate
 from markovot._optional import require
 from markovot.chains import MarkovChain, label_code
 from markovot.interop._common import names_of, steps_of
@@ -47,12 +48,15 @@ def to_networkx(
         ({'feature': 'wet'}, {'weight': 0.5})
     """
     networkx = require("networkx", extra="graphs", what="to_networkx")
+    validate.text("weight", weight)
+    validate.text("feature", feature)
+    known = validate.items("labels", labels, "several labels")
     steps = steps_of(chain, "to_networkx")
     names = names_of(chain, "to_networkx")
     graph = networkx.DiGraph()
     graph.add_nodes_from(names)
     if chain.features is not None:
-        values = _values(chain.features, list(labels))
+        values = _values(chain.features, known)
         graph.add_nodes_from((name, {feature: value}) for name, value in zip(names, values, strict=True))
     ends = zip(steps.sources.tolist(), steps.targets.tolist(), steps.probabilities.tolist(), strict=True)
     graph.add_weighted_edges_from(((names[i], names[j], p) for i, j, p in ends), weight=weight)
@@ -63,7 +67,8 @@ def _values(features: Tensor, labels: list[Any]) -> list[Any]:
     values: list[Any] = features.tolist()
     if not labels:
         return values
-    meaning = {label_code(label): label for label in labels}
+    with validate.named("labels"):
+        meaning = {label_code(label): label for label in labels}
     for k, value in enumerate(values):
         if isinstance(value, list) or value not in meaning:
             raise ValueError(

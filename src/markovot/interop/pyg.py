@@ -8,9 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from markovot import validate
 from markovot._optional import require
 from markovot.chains import MarkovChain
-from markovot.interop._common import check_flag, check_single, sparse_tensor, stands_both_ways, steps_of
+from markovot.interop._common import check_single, sparse_tensor, stands_both_ways, steps_of
 
 
 class ChainsAndTargets(NamedTuple):
@@ -66,7 +67,7 @@ def from_pyg(
         >>> from_pyg(Data(x=torch.eye(3), edge_index=edges))
         MarkovChain(3 states, sparse with 4 entries, initial law uniform, features (3, 3), float64, cpu)
     """
-    check_flag("directed", directed)
+    validate.flag("directed", directed)
     num_nodes = _num_nodes(data)
     index = _edge_index(data, num_nodes)
     weights = _weights(data, weight, index)
@@ -129,7 +130,9 @@ def from_pyg_dataset(
         dataset = dataset.to_data_list()
     elif isinstance(dataset, library.Data):
         raise TypeError("dataset: this is a single graph. Use from_pyg(data), or put it into a list.")
-    graphs = list(dataset)
+    graphs = validate.items("dataset", dataset, "several graphs")
+    if target is not None:
+        validate.text("target", target)
     if not graphs:
         raise ValueError("dataset: it holds no graphs. Give at least one.")
     options: dict[str, Any] = {"features": features, "weight": weight, "directed": directed}
@@ -226,7 +229,7 @@ def _attribute(data: Any, argument: str, name: str | None, *, default: str) -> A
     """The attribute of that name; None if it is the default and missing."""
     if name is None:
         return None
-    value = _get(data, name) if isinstance(name, str) else None
+    value = _get(data, validate.text(argument, name))
     if value is None and name != default:
         known = ", ".join(map(repr, sorted(data.keys())))
         raise ValueError(

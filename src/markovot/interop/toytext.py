@@ -10,7 +10,7 @@ from torch import Tensor
 
 from markovot import compressed, validate
 from markovot.chains import MarkovChain
-from markovot.interop._common import check_flag, sparse_tensor
+from markovot.interop._common import sparse_tensor
 
 _TOLERANCE = validate.SUM_TOLERANCE[torch.float64]
 
@@ -72,7 +72,7 @@ def transition_table(env: Any, *, absorbing: bool = True) -> TransitionTable:
         >>> table.transition.to_dense().tolist(), table.reward.tolist(), table.terminal.tolist()
         ([[[0.0, 1.0], [0.0, 1.0]]], [[5.0], [0.0]], [False, True])
     """
-    check_flag("absorbing", absorbing)
+    validate.flag("absorbing", absorbing)
     table = _table(env)
     num_states, num_actions = len(table), len(next(iter(table.values()), ()))
     rows = _outcomes(table, num_states, num_actions)
@@ -209,7 +209,7 @@ def _policy(policy: Any, num_states: int, num_actions: int) -> Tensor:
     """Probabilities of the actions, float64 (states, actions)."""
     if policy is None:
         return torch.full((num_states, num_actions), 1 / num_actions, dtype=torch.float64, device="cpu")
-    given = policy if isinstance(policy, Tensor) else validate.as_tensor("policy", np.asarray(policy))
+    given = validate.as_tensor("policy", policy if isinstance(policy, Tensor) else validate.array("policy", policy))
     if given.is_floating_point():
         if tuple(given.shape) != (num_states, num_actions):
             raise ValueError(

@@ -1,6 +1,5 @@
 """What parametrised chains check when they are made, and the softmax of rows that are stored in compressed form."""
 
-import numbers
 from typing import Any, NoReturn
 
 import torch
@@ -13,19 +12,26 @@ from markovot.chains import labels
 REVERSIBLE_TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-8}
 
 
+# More states, restarts or snapshots than any machine has room for, so that nobody waits for what cannot end.
+MANY = 1 << 24
+
+
 def positive(name: str, value: Any) -> int:
-    """Check a number of things."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}.")
-    if value < 1:
-        raise ValueError(f"{name}: {value} is less than 1. Give at least one.")
-    return int(value)
+    """Check a number of things that are to be made."""
+    return validate.count(name, value, low=1, high=MANY)
 
 
 def floating(dtype: Any) -> None:
     """Refuse every dtype but float32 and float64."""
-    if dtype not in validate.FLOATING:
-        raise TypeError(f"dtype: {dtype} is not supported. Use torch.float32 or torch.float64.")
+    if not isinstance(dtype, torch.dtype) or dtype not in validate.FLOATING:
+        raise TypeError(f"dtype: {validate.shown(dtype)} is not supported. Use torch.float32 or torch.float64.")
+
+
+def generator(given: Any) -> torch.Generator | None:
+    """Check a generator of random numbers, or None for torch's own."""
+    if given is not None:
+        validate.instance("generator", given, torch.Generator, "a torch.Generator")
+    return given
 
 
 def raise_not_finite(name: str, values: Tensor) -> NoReturn:

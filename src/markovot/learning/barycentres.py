@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from markovot import validate
-from markovot.chains import MarkovChain, as_chain
-from markovot.containers import as_doubles
+from markovot.chains import MarkovChain, chain_of
 from markovot.costs import Cost
 from markovot.distances import discounted_wl
 from markovot.fixed_point import PolicyIteration, Solver
@@ -122,7 +121,8 @@ def barycentre(
         >>> found.chain.transition[order][:, order].round(decimals=1).tolist()
         [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     """
-    starts.check_setting(n_states, restarts, seed, training)
+    n_states, restarts, seed = starts.check_setting(n_states, restarts, seed, training)
+    delta, epsilon = validate.single_numbers(delta, epsilon)
     given = chains_of(chains)
     targets = starts.targets_of(given, cost)
     shares = _shares(weights, len(given)).to(targets.chains.parameter)
@@ -154,13 +154,13 @@ def chains_of(chains: Any) -> list[MarkovChain]:
         raise TypeError(f"chains: expected a sequence of chains, got {type(chains).__name__}.")
     if not chains:
         raise ValueError("chains: there are none. Give at least one.")
-    return [as_chain(chain).detach() for chain in chains]
+    return [chain_of(f"chains[{k}]", chain).detach() for k, chain in enumerate(chains)]
 
 
 def _shares(weights: Any, count: int) -> Tensor:
     if weights is None:
         return torch.full((count,), 1 / count, dtype=torch.float64, device="cpu")
-    found = as_doubles("weights", weights)
+    found = torch.from_numpy(validate.reals("weights", weights))
     if found.shape != (count,):
         raise ValueError(f"weights: shape {tuple(found.shape)} for {count} chains. Give one number for each.")
     validate.entries("weights", found)

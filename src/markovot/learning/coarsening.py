@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from markovot import validate
-from markovot.chains import MarkovChain, as_chain
+from markovot.chains import MarkovChain, chain_of, single
 from markovot.costs import Cost
 from markovot.distances import discounted_wl
 from markovot.fixed_point import PolicyIteration, Solver
@@ -22,6 +22,8 @@ from markovot.solution import ChainSolution
 
 # Chains of which at most this share of the entries is positive are kept sparse.
 SPARSE_SHARE = 0.5
+# Powers of a matrix are taken by squaring; so many steps are forever to a chain that forgets at all.
+MOST_STEPS = 1e15
 # Of Brugere, Wan and Wang, appendix.
 TRAINING = Training(steps=3000, lr=5e-3)
 
@@ -123,15 +125,18 @@ def coarsen(
         >>> sorted(found.groups.bincount().tolist())
         [2, 2, 2, 2]
     """
-    starts.check_setting(n_states, restarts, seed, training)
-    given = as_chain(chain).detach()
+    n_states, restarts, seed = starts.check_setting(n_states, restarts, seed, training)
+    delta, epsilon = validate.single_numbers(delta, epsilon)
+    given = chain_of("chain", chain).detach()
     if given.batch_shape:
         raise ValueError(f"chain: a batch of shape {tuple(given.batch_shape)}. Coarsen its chains one by one.")
     if n_states > given.num_states:
         raise ValueError(f"n_states: {n_states} is more than the chain has, {given.num_states}.")
     if steps_per_move is None:
         steps_per_move = given.num_states / n_states
-    target = several_steps(given, steps_per_move)
+    validate.number("steps_per_move", steps_per_move, 0.0, MOST_STEPS)
+    with validate.named("chain"):
+        target = several_steps(given, steps_per_move)
     targets = starts.targets_of([target], cost)
     if given.initial_law == "stationary":
         targets = targets._replace(initial="stationary")
@@ -186,9 +191,8 @@ def several_steps(chain: MarkovChain, steps: float) -> MarkovChain:
     """
     from scipy.sparse import csr_array
 
-    validate.number("steps_per_move", steps, 0.0, math.inf)
-    if chain.batch_shape:
-        raise ValueError(f"chain: a batch of shape {tuple(chain.batch_shape)}. Give a single chain.")
+    single("chain", chain)
+    steps = validate.number("steps", steps, 0.0, MOST_STEPS)
     dense = chain.detach().to_dense().transition
     whole = math.floor(steps)
     rest = steps - whole

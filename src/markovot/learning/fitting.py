@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from markovot.chains import MarkovChain, as_chain
-from markovot.containers import as_doubles
+from markovot import validate
+from markovot.chains import MarkovChain, chain_of
 from markovot.costs import Cost
 from markovot.distances import discounted_wl
 from markovot.fixed_point import PolicyIteration, Solver
 from markovot.learning import starts
+from markovot.learning._checks import positive
 from markovot.learning.barycentres import chains_of
 from markovot.learning.history import History
 from markovot.learning.losses import DiscountedWLLoss
@@ -107,7 +108,8 @@ def fit_distances(
         >>> [round(x, 2) for x in found.distances.tolist()]
         [0.3, 0.7]
     """
-    starts.check_setting(n_states, restarts, seed, training)
+    n_states, restarts, seed = starts.check_setting(n_states, restarts, seed, training)
+    delta, epsilon = validate.single_numbers(delta, epsilon)
     given = chains_of(chains)
     stack = starts.targets_of(given, cost)
     wanted = _checked_targets(targets, len(given)).to(stack.chains.parameter)
@@ -142,7 +144,7 @@ class _Misfit:
 
 
 def _checked_targets(targets: Any, count: int) -> Tensor:
-    found = as_doubles("targets", targets).detach()
+    found = torch.from_numpy(validate.reals("targets", targets))
     if found.shape != (count,):
         raise ValueError(f"targets: shape {tuple(found.shape)} for {count} chains. Give one distance for each.")
     if not bool(((found >= 0) & found.isfinite()).all()):
@@ -223,16 +225,18 @@ def gradient_flow(
         >>> [round(chain.transition[0, 1].item(), 1) for chain in flow.chains][::2]
         [0.0, 1.0]
     """
-    starts.check_count("snapshots", snapshots)
-    if snapshots < 2:
+    if positive("snapshots", snapshots) < 2:
         raise ValueError("snapshots: 1 leaves no way to see. Take at least 2, the first and the last.")
     starts.check_training(training)
+    delta, epsilon = validate.single_numbers(delta, epsilon)
     if training.checkpoint is not None:
         raise ValueError("training: its checkpoint would not keep the snapshots. Leave it out.")
-    both = [as_chain(x).detach(), as_chain(y).detach()]
+    both = [chain_of("x", x).detach(), chain_of("y", y).detach()]
     for name, chain in zip("xy", both, strict=True):
         if chain.batch_shape:
             raise ValueError(f"{name}: a batch of shape {tuple(chain.batch_shape)}. Give a single chain.")
+        if chain.features is None:
+            raise ValueError(f"{name}: it has no features. Give them to MarkovChain.from_...(features=...).")
     targets = starts.targets_of(both, cost)
     law = both[0].initial_law
     module = _module_at(both[0], targets, initial="learned" if law == "given" else law)

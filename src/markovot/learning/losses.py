@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from markovot import validate
 from markovot._eager import eagerly
-from markovot.chains import MarkovChain, as_chain
+from markovot.chains import MarkovChain, chain_of
 from markovot.containers import own
 from markovot.costs import Cost
 from markovot.costs.ground import not_a_cost
@@ -98,7 +98,7 @@ class DiscountedWLLoss(nn.Module):
         self._hold("weights", _checked_weights(weights))
         self.solver = solver
         self.reduction = validate.choice("reduction", reduction, REDUCTIONS)
-        self.warm_start = bool(warm_start)
+        self.warm_start = validate.flag("warm_start", warm_start)
         self.reset()
 
     def _hold(self, name: str, value: Any) -> None:
@@ -124,7 +124,7 @@ class DiscountedWLLoss(nn.Module):
             ValueError: a chain, a cost or features that are not finite, wrong shapes.
             SolveError: some item did not converge; the message names it, and `error.solution` is what was found.
         """
-        x, y = as_chain(x), as_chain(y)
+        x, y = chain_of("x", x), chain_of("y", y)
         _check_finite("x", x)
         _check_finite("y", y)
         use = self.warm_start and self.training

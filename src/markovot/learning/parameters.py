@@ -72,11 +72,12 @@ class TransitionMatrix(nn.Module):
     ) -> None:
         super().__init__()
         self.n_states = check.positive("n_states", n_states)
-        self.reversible = bool(reversible)
+        self.reversible = validate.flag("reversible", reversible)
         self.laziness = validate.number("laziness", laziness, 0.0, 1.0)
         if self.laziness == 1:
             raise ValueError("laziness: 1 leaves nothing to learn, since the chain never moves. Use less than 1.")
         check.floating(dtype)
+        check.generator(generator)
         self._connected = False
         if support is None:
             shape = self._lay_out_dense()
@@ -319,6 +320,8 @@ class LabelledChain(nn.Module):
         super().__init__()
         n = check.positive("n_states", n_states)
         check.floating(dtype)
+        check.generator(generator)
+        learn_features = validate.flag("learn_features", learn_features)
         if transition is None:
             transition = TransitionMatrix(n, generator=generator, dtype=dtype)
         _check_transition(transition, n, dtype)

@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from markovot import validate
 from markovot.chains import MarkovChain
 from markovot.costs import Cost, ZeroOne
 from markovot.costs.ground import not_a_cost
-from markovot.learning._checks import softmax
+from markovot.learning._checks import positive, softmax
 from markovot.learning.history import History
 from markovot.learning.losses import DiscountedWLLoss
 from markovot.learning.training import Training
@@ -163,19 +164,10 @@ def fit(module: SideBySide, objective: Callable[[Any], Any], training: Training)
         return training.run(module, objective)
 
 
-def check_count(name: str, count: Any) -> None:
-    """Refuse what is not a positive integer."""
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise ValueError(f"{name}: {count!r} is not a positive integer.")
-
-
-def check_setting(n_states: Any, restarts: Any, seed: Any, training: Any) -> None:
-    """Refuse what is no setting of a fit."""
-    for name, count in (("n_states", n_states), ("restarts", restarts)):
-        check_count(name, count)
-    if not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed: {seed!r} is not an integer from 0.")
+def check_setting(n_states: Any, restarts: Any, seed: Any, training: Any) -> tuple[int, int, int]:
+    """Refuse what is no setting of a fit; the three counts."""
     check_training(training)
+    return positive("n_states", n_states), positive("restarts", restarts), validate.count("seed", seed)
 
 
 def check_training(training: Any) -> None:

@@ -67,6 +67,22 @@ class Training:
     progress: bool = True
     checkpoint: Any = None
 
+    def __post_init__(self) -> None:
+        checked: dict[str, Any] = {"steps": validate.count("steps", self.steps, low=1)}
+        if self.patience is not None:
+            checked["patience"] = validate.count("patience", self.patience, low=1)
+        checked["tolerance"] = validate.number("tolerance", self.tolerance, 0.0, math.inf)
+        checked["lr"] = validate.number("lr", self.lr, 0.0, math.inf)
+        if not checked["lr"] > 0:
+            raise ValueError(f"lr: {self.lr!r} is not above 0, so that nothing would move.")
+        checked["progress"] = validate.flag("progress", self.progress)
+        if self.optimiser is not None:
+            validate.function("optimiser", self.optimiser)
+        if self.checkpoint is not None:
+            validate.path("checkpoint", self.checkpoint)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
     def run(self, module: Module, objective: Objective) -> History:
         """Call `minimise` with these settings."""
         return minimise(module, objective, **vars(self))
@@ -131,16 +147,19 @@ def minimise(
         >>> print(f"{line.weight.item():.3f}")
         3.000
     """
-    _check_settings(steps, lr, patience, tolerance)
+    training = Training(
+        steps=steps, lr=lr, optimiser=optimiser, patience=patience, tolerance=tolerance, progress=progress,
+        checkpoint=checkpoint,
+    )  # fmt: skip
     parameters = _trained(module, objective)
-    chosen = torch.optim.Adam(parameters, lr=lr) if optimiser is None else optimiser(parameters)
+    chosen = torch.optim.Adam(parameters, lr=training.lr) if optimiser is None else optimiser(parameters)
     if not isinstance(chosen, torch.optim.Optimizer):
         raise TypeError(f"optimiser: it returned {type(chosen).__name__}, not a torch.optim.Optimizer.")
     run = _Run(module, objective, parameters, chosen)
-    stopper = _Patience(patience, tolerance)
+    stopper = _Patience(training.patience, training.tolerance)
     file = None if checkpoint is None else Checkpoint(checkpoint, run, stopper)
     try:
-        _loop(run, stopper, file, steps, progress)
+        _loop(run, stopper, file, training.steps, training.progress)
     finally:
         run.restore_best()
     return run.history()
@@ -162,17 +181,6 @@ def _loop(run: "_Run", stopper: "_Patience", file: "Checkpoint | None", steps: i
             bar.update()
     if file is not None:
         file.save()
-
-
-def _check_settings(steps: Any, lr: Any, patience: Any, tolerance: Any) -> None:
-    for name, count in (("steps", steps), ("patience", patience)):
-        if not (name == "patience" and count is None) and (
-            not isinstance(count, int) or isinstance(count, bool) or count < 1
-        ):
-            raise ValueError(f"{name}: {count!r} is not a positive integer.")
-    validate.number("tolerance", tolerance, 0.0, math.inf)
-    if not validate.number("lr", lr, 0.0, math.inf) > 0:
-        raise ValueError(f"lr: {lr!r} is not above 0, so that nothing would move.")
 
 
 def _trained(module: Any, objective: Any) -> list[Parameter]:

@@ -19,7 +19,7 @@ from markovot.mdp.iteration import FixedPoint, iterate
 from markovot.mdp.operator import Operator
 from markovot.mdp.process import DecisionProcess, as_process
 from markovot.mdp.refinement import Partition, Quotient, partition, quotient
-from markovot.solution import SolveError, Status
+from markovot.solution import SolveError, Status, in_short
 from markovot.transport.units import measure
 
 # Probabilities, and rewards relative to the largest, that differ by no more are first taken to be equal. Where that
@@ -29,7 +29,7 @@ ROUND_OFF = 1e-14
 SAME_SHARE = 0.1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BisimulationSolution(Copyable):
     """Distances between states, with their certificate.
 
@@ -50,6 +50,9 @@ class BisimulationSolution(Copyable):
     num_iter: int
     actions: Tensor
     bisimilar: Tensor
+
+    def __repr__(self) -> str:
+        return in_short(self, "states")
 
     @property
     def converged(self) -> bool:
@@ -134,6 +137,7 @@ def bisimulation(
         tensor([[0., 1.],
                 [1., 0.]])
     """
+    throw = validate.flag("throw", throw)
     models = _models(mdp, other, policy)
     gamma, epsilon = _numbers(gamma, epsilon, rtol, max_iter)
     if torch.is_grad_enabled() and any(model.requires_grad for model in models):
@@ -182,8 +186,7 @@ def _numbers(gamma: Any, epsilon: Any, rtol: Any, max_iter: Any) -> tuple[float,
             "gamma: 1.0 is out of range. It must be below 1: undiscounted differences of rewards add up without end."
         )
     validate.number("rtol", rtol, 1e-15, 1.0)
-    if isinstance(max_iter, bool) or not isinstance(max_iter, int) or max_iter < 1:
-        raise ValueError(f"max_iter: {max_iter!r} is not a positive integer.")
+    validate.count("max_iter", max_iter, low=1)
     return gamma, validate.number("epsilon", epsilon, 0.0, math.inf)
 
 

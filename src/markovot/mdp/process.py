@@ -225,7 +225,8 @@ def _reward(reward: Any, chains: tuple[MarkovChain, ...]) -> Tensor:
         tensor = tensor[:, None]
     if tuple(tensor.shape) != (n, actions):
         raise ValueError(
-            f"reward: shape {tuple(tensor.shape)} is not {(n, actions)}, one expected reward for each state and action."
+            f"reward: shape {tuple(tensor.shape)} is not {(n, actions)}, one expected reward for each state and action "
+            "of `transition`."
         )
     validate.finite("reward", tensor)
     return tensor

@@ -132,12 +132,4 @@ def checked(cost: object, delta: float, epsilon: float) -> tuple[Cost, float, fl
     if not isinstance(cost, Cost):
         hint = "A matrix between states that all chains share is costs.Given(matrix)."
         raise not_a_cost("an object such as costs.ZeroOne()", cost, hint)
-    cpu = torch.device("cpu")
-    numbers = (
-        validate.discount(delta, dtype=torch.float64, device=cpu),
-        validate.regularisation(epsilon, dtype=torch.float64, device=cpu),
-    )
-    for name, number in zip(("delta", "epsilon"), numbers, strict=True):
-        if number.ndim:
-            raise ValueError(f"{name}: shape {tuple(number.shape)}. All pairs share one number.")
-    return cost, float(numbers[0]), float(numbers[1])
+    return cost, *validate.single_numbers(delta, epsilon)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from markovot import validate
-from markovot.chains import as_chain
+from markovot.chains import converted
 from markovot.costs import Cost, Given
 
 IntArray = NDArray[np.int64]
@@ -130,7 +130,7 @@ def pack(obj: Any, cost: Cost) -> Packed:
         TypeError: not a chain.
         ValueError: bad probabilities, a batch, no features, an initial law that is not unique.
     """
-    chain = as_chain(obj)
+    chain = converted(obj)
     if chain.batch_shape:
         raise ValueError(f"chain: it is a batch of shape {tuple(chain.batch_shape)}. Give single chains.")
     chain = chain.detach().to("cpu") if chain.device.type != "cpu" else chain

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from markovot import validate
 from markovot.costs import Cost
 from markovot.fixed_point import PolicyIteration, Solver, check_solver
 from markovot.pairwise.blocks import Found, Setting, checked, ground
@@ -89,6 +90,13 @@ def distance_matrix(  # noqa: PLR0913 (what to solve, how, where, and what to do
     """
     setting = Setting(*checked(cost, delta, epsilon), solver)
     check_solver(solver)
+    debiased, progress, throw = (
+        validate.flag(name, value) for name, value in (("debiased", debiased), ("progress", progress), ("throw", throw))
+    )
+    if executor is not None:
+        validate.executor("executor", executor)
+    if checkpoint is not None:
+        validate.path("checkpoint", checkpoint)
     xs = collect("chains", chains, cost)
     ys = xs if others is None else collect("others", others, cost, like=xs)
     if ys is xs:

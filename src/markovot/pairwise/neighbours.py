@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from markovot import validate
 from markovot.costs import Cost, Given
 from markovot.fixed_point import PolicyIteration, Solver, check_solver
 from markovot.pairwise.blocks import Setting, checked, ground, solve_block
@@ -15,14 +16,14 @@ from markovot.pairwise.bounds import Signatures, chunks, embedding, lower_bounds
 from markovot.pairwise.collection import Collection, IntArray, collect
 from markovot.pairwise.plan import split
 from markovot.pairwise.solution import INVALID, STATUSES, named
-from markovot.solution import SolveError, Status
+from markovot.solution import SolveError, Status, in_short
 from markovot.transport.threads import own_threads
 
 # References whose better bounds are computed before anything is solved, and pairs that are solved at a time then.
 FIRST_REFINED, TOGETHER = 16, 2
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Neighbours:
     """The nearest references of each query, in NumPy; not differentiable.
 
@@ -41,6 +42,9 @@ class Neighbours:
     status: NDArray[Any]
     num_solved: IntArray
     invalid: dict[tuple[str, int], str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return in_short(self, "queries and neighbours")
 
 
 def nearest_neighbours(
@@ -103,7 +107,8 @@ def nearest_neighbours(
     """
     setting = Setting(*checked(cost, delta, epsilon), solver)
     check_solver(solver)
-    if debiased:
+    progress, throw = validate.flag("progress", progress), validate.flag("throw", throw)
+    if validate.flag("debiased", debiased):
         raise ValueError(
             "debiased: True, but lower bounds of the distance do not bound the debiased one. Take "
             "distance_matrix(..., debiased=True), and sort its rows."
@@ -111,9 +116,10 @@ def nearest_neighbours(
     xs = collect("queries", queries, cost)
     ys = xs if references is None else collect("references", references, cost, like=xs)
     most = len(ys.which) - (ys is xs)
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= most:
-        raise ValueError(f"k: {k!r} is not a number between 1 and {most}, the number of references of a query.")
-    found = _Search(xs, ys, setting, int(k)).run(progress)
+    k = validate.count("k", k, low=-validate.LARGEST)
+    if not 1 <= k <= most:
+        raise ValueError(f"k: {k} is not a number between 1 and {most}, the number of references of a query.")
+    found = _Search(xs, ys, setting, k).run(progress)
     if throw:
         _raise(found)
     return found

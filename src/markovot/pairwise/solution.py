@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from markovot.solution import SolveError, Status
+from markovot.solution import SolveError, Status, in_short
 
 # Statuses as small numbers, in their order, the worst last: a distance made of several has the worst of theirs.
 STATUSES = tuple(Status)
@@ -36,7 +36,7 @@ class Table:
             part[where] = values
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PairwiseSolution:
     """A distance matrix with its certificates, in NumPy; not differentiable.
 
@@ -53,6 +53,9 @@ class PairwiseSolution:
     status: NDArray[Any]
     symmetric: bool = True
     invalid: dict[tuple[str, int], str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return in_short(self, "pairs")
 
     @property
     def converged(self) -> NDArray[np.bool_]:

@@ -7,14 +7,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from markovot import validate
 from markovot._names import labels_of, short_names
-from markovot.chains import MarkovChain
+from markovot.chains import MarkovChain, single
 from markovot.plot.common import (
     DIFFERENT,
     SAME,
     FloatArray,
     IntArray,
     as_array,
+    check_colors,
+    check_frame,
+    check_titles,
     frame_pair,
     new_axes,
     state_colors,
@@ -80,6 +84,9 @@ def alignment(
         >>> len([c for c in ax.collections if c.get_gid() == "alignment"][0].get_segments())
         4
     """
+    check_titles(titles)
+    check_colors(label_colors)
+    check_frame(ax)
     mass = _checked_alignment(chain_x, chain_y, alignment, threshold)
     names_x, names_y = short_names(chain_x, label_names), short_names(chain_y, label_names)
     bonds_x, bonds_y = bonds_of(chain_x), bonds_of(chain_y)
@@ -106,11 +113,9 @@ def _checked_alignment(
     chain_x: MarkovChain, chain_y: MarkovChain, alignment: ArrayLike | Tensor, threshold: float
 ) -> FloatArray:
     for name, chain in (("chain_x", chain_x), ("chain_y", chain_y)):
-        if tuple(chain.batch_shape) != ():
-            raise ValueError(f"{name} must be a single chain; got a batch of shape {tuple(chain.batch_shape)}.")
-    if not 0.0 <= threshold <= 1.0:
-        raise ValueError(f"threshold must lie in [0, 1], as a share of a state's mass; got {threshold}.")
-    mass = as_array(alignment)
+        single(name, chain)
+    validate.number("threshold", threshold, 0.0, 1.0)
+    mass = as_array("alignment", alignment)
     expected = (chain_x.num_states, chain_y.num_states)
     if mass.shape != expected:
         raise ValueError(

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from markovot import validate
 from markovot._optional import require
 from markovot.chains.labels import is_missing
 
@@ -48,18 +49,16 @@ class Style(NamedTuple):
     marker: str
 
 
-def as_array(values: Any) -> FloatArray:
+def as_array(name: str, values: Any) -> FloatArray:
     """Distances, or another array, as NumPy floats; the `value` of a `PairwiseSolution`."""
     if hasattr(values, "value") and hasattr(values, "error_bound"):
         values = values.value
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
-    return np.asarray(values, dtype=np.float64)
+    return validate.reals(name, values)
 
 
 def square_matrix(name: str, values: Any) -> FloatArray:
     """Distances of all items to all, checked to be square and finite."""
-    matrix = as_array(values)
+    matrix = as_array(name, values)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
         raise ValueError(f"{name} must be a square matrix of distances; got shape {matrix.shape}.")
     if not np.isfinite(matrix).all():
@@ -85,7 +84,7 @@ def dissimilarities(name: str, values: Any) -> FloatArray:
 
 def classes(labels: Labels, count: int) -> list[Hashable]:
     """The class of each of `count` items."""
-    found: list[Any] = list(labels)  # type: ignore[arg-type]
+    found = validate.items("labels", labels, "the class of each item")
     if len(found) != count:
         raise ValueError(f"labels must name the class of each of the {count} items; got {len(found)} labels.")
     found = [label.item() if isinstance(label, np.generic | Tensor) else label for label in found]
@@ -95,6 +94,9 @@ def classes(labels: Labels, count: int) -> list[Hashable]:
             f"labels: that of item {missing[0]} is {found[missing[0]]!r}, a missing value. Leave the item out, or give "
             "it a class of its own, such as 'unknown'."
         )
+    for label in found:
+        if not isinstance(label, Hashable):
+            raise TypeError(f"labels: {validate.shown(label)} is no class. Give one word or number for each item.")
     return found
 
 
@@ -102,7 +104,7 @@ def item_names(names: Sequence[Any] | None, count: int) -> list[str] | None:
     """The names of `count` items, as text."""
     if names is None:
         return None
-    if len(names) != count:
+    if len(validate.sequence("names", names, "names")) != count:
         raise ValueError(f"names must name each of the {count} items; got {len(names)} names.")
     return [str(name) for name in names]
 
@@ -127,6 +129,38 @@ def styles(labels: Sequence[Hashable], class_names: Mapping[Any, str] | None) ->
         )
         for k, label in enumerate(dict.fromkeys(labels))
     }
+
+
+def check_frame(ax: Any, title: Any = None) -> None:
+    """Refuse what is no axes of matplotlib's, and a title that is no string, before anything is drawn."""
+    if title is not None:
+        validate.text("title", title)
+    if ax is not None:
+        axes = require("matplotlib.axes", extra="plot", what="markovot.plot")
+        validate.instance("ax", ax, axes.Axes, "axes of matplotlib, such as plt.gca()")
+
+
+def check_class_names(names: Any) -> None:
+    """Refuse anything but what to call classes."""
+    if names is not None:
+        for label, name in validate.mapping("class_names", names, "from classes to names").items():
+            validate.text(f"class_names[{validate.shown(label)}]", name)
+
+
+def check_titles(titles: Any) -> None:
+    """Refuse anything but the titles of two chains."""
+    if len(validate.texts("titles", titles)) != 2:
+        raise ValueError(f"titles: there are {len(titles)}. Give two, one for X and one for Y.")
+
+
+def check_colors(colors: Any) -> None:
+    """Refuse anything but colours for names of states."""
+    if colors is None:
+        return
+    known = require("matplotlib.colors", extra="plot", what="markovot.plot")
+    for name, color in validate.mapping("label_colors", colors, "from names to colours").items():
+        if not known.is_color_like(color):
+            raise ValueError(f"label_colors: {validate.shown(color)}, for {name!r}, is no colour of matplotlib's.")
 
 
 def new_axes(ax: "Axes | None", figsize: tuple[float, float]) -> "Axes":

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from markovot.chains import as_chain
+from markovot import validate
+from markovot.chains import chain_of
 from markovot.costs import resolve_cost
 from markovot.distances import discounted_wl
 from markovot.fixed_point import PolicyIteration, Solver, ValueIteration, check_solver
-from markovot.plot.common import MARKERS, NEUTRAL, PALETTE, FloatArray, IntArray, new_axes, open_frame
+from markovot.plot.common import MARKERS, NEUTRAL, PALETTE, FloatArray, IntArray, check_frame, new_axes, open_frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,8 +85,11 @@ def convergence(
         >>> [line.get_label() for line in ax.lines]
         ['policy iteration', 'value iteration', 'factor 1 − δ a sweep']
     """
-    if not solvers:
+    check_frame(ax, title)
+    if not validate.mapping("solvers", solvers, "from names to solvers"):
         raise ValueError("solvers must name at least one solver, such as {'policy iteration': PolicyIteration()}.")
+    for name, solver in solvers.items():
+        validate.instance(f"solvers[{name!r}]", solver, (PolicyIteration, ValueIteration), "a solver")
     histories = {
         name: error_history(x, y, cost, delta=delta, epsilon=epsilon, solver=solver) for name, solver in solvers.items()
     }
@@ -145,7 +149,8 @@ def error_history(
         True
     """
     check_solver(solver)
-    x, y = as_chain(x).detach(), as_chain(y).detach()
+    delta, epsilon = validate.single_numbers(delta, epsilon)
+    x, y = chain_of("x", x).detach(), chain_of("y", y).detach()
     for name, chain in (("x", x), ("y", y)):
         if chain.batch_shape:
             raise ValueError(f"{name} must be a single chain; got a batch of shape {tuple(chain.batch_shape)}.")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from markovot import validate
 from markovot.plot.common import (
     NEUTRAL,
     Distances,
@@ -13,6 +14,8 @@ from markovot.plot.common import (
     IntArray,
     Labels,
     Style,
+    check_class_names,
+    check_frame,
     class_legend,
     classes,
     dissimilarities,
@@ -79,12 +82,13 @@ def dendrogram(
     from scipy.cluster import hierarchy
     from scipy.spatial.distance import squareform
 
+    check_class_names(class_names)
+    check_frame(ax, title)
     apart = dissimilarities("distances", distances)
     count = len(apart)
     if count < 2:
         raise ValueError("distances: a tree needs at least two items; got 1.")
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))}; got {method!r}.")
+    validate.choice("method", method, METHODS)
     written = item_names(names, count)
     if written is None:
         written = [str(k) if count <= 100 else "" for k in range(count)]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from markovot import validate
 from markovot._optional import require
 from markovot.plot.common import (
     NEUTRAL,
@@ -13,6 +14,8 @@ from markovot.plot.common import (
     FloatArray,
     IntArray,
     Labels,
+    check_class_names,
+    check_frame,
     class_legend,
     classes,
     dissimilarities,
@@ -25,6 +28,7 @@ from markovot.plot.common import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MOST_STARTS = 1_000_000  # so that nobody waits for what cannot end
 _MAX_ITER, _EPS = 1000, 1e-6  # of one run of SMACOF; 300 iterations leave some maps of 200 items unfinished
 _CORNERS = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)]  # where a name may stand
 
@@ -83,6 +87,8 @@ def embedding(
         >>> [text.get_text() for text in ax.texts]
         ['map distances off by 0.0 %', 'one', 'two', 'three']
     """
+    check_class_names(class_names)
+    check_frame(ax, title)
     apart = dissimilarities("distances", distances)
     kinds = None if labels is None else classes(labels, len(apart))
     written = item_names(names, len(apart))
@@ -131,8 +137,7 @@ def positions(distances: Distances, *, seed: int = 0, starts: int = 4) -> Positi
         5.00, stress 0.00
     """
     apart = dissimilarities("distances", distances)
-    if starts < 0:
-        raise ValueError(f"starts must be at least 0, for classical scaling alone; got {starts}.")
+    seed, starts = validate.count("seed", seed), validate.count("starts", starts, high=MOST_STARTS)
     manifold = require("sklearn.manifold", extra="sklearn", what="markovot.plot.embedding")
     if not apart.any():
         return Positions(np.zeros((len(apart), 2)), 0.0)

@@ -11,6 +11,8 @@ from markovot.plot.common import (
     FloatArray,
     IntArray,
     as_array,
+    check_frame,
+    check_titles,
     frame_pair,
     new_axes,
     state_diameter,
@@ -76,14 +78,18 @@ def explanation(
         raise TypeError(
             f"explanation: expected what markovot.explain.explain returns, got {type(explanation).__name__}."
         )
+    check_titles(titles)
+    check_frame(ax)
     chains = explanation.x, explanation.y
-    names = [short_names(chain, label_names or explanation.label_names) for chain in chains]
+    words = explanation.label_names if label_names is None else label_names
+    names = [short_names(chain, words) for chain in chains]
     bonds = [bonds_of(chain) for chain in chains]
-    places = side_by_side(len(names[0]), bonds[0], len(names[1]), bonds[1], as_array(explanation.alignment))
+    mass = as_array("alignment", explanation.alignment)
+    places = side_by_side(len(names[0]), bonds[0], len(names[1]), bonds[1], mass)
     value = float(explanation.value)
-    shares = [as_array(added) / (value or 1.0) for added in (explanation.state_x, explanation.state_y)]
+    shares = [as_array("contributions", added) / (value or 1.0) for added in (explanation.state_x, explanation.state_y)]
     effects = [
-        _both_ways(as_array(effect), pairs)
+        _both_ways(as_array("effect", effect), pairs)
         for effect, pairs in zip((explanation.transition_x, explanation.transition_y), bonds, strict=True)
     ]
     ax = new_axes(ax, figsize=(8.0, 5.4))

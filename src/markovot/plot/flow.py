@@ -7,9 +7,19 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from markovot import validate
 from markovot._names import short_names
-from markovot.chains import MarkovChain
-from markovot.plot.common import NEUTRAL, PALETTE, FloatArray, as_array, new_axes, state_colors
+from markovot.chains import MarkovChain, single
+from markovot.plot.common import (
+    NEUTRAL,
+    PALETTE,
+    FloatArray,
+    as_array,
+    check_colors,
+    check_frame,
+    new_axes,
+    state_colors,
+)
 from markovot.plot.layout import layout
 
 if TYPE_CHECKING:
@@ -57,12 +67,10 @@ def chain(
         >>> len([patch for patch in ax.patches if patch.get_gid() == "step"])
         3
     """
-    if chain.batch_shape:
-        raise ValueError(
-            f"chain: a batch of shape {tuple(chain.batch_shape)}. Draw its chains one by one, or as a strip."
-        )
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold: {threshold} is not a probability.")
+    single("chain", chain)
+    threshold = validate.number("threshold", threshold, 0.0, 1.0)
+    check_colors(label_colors)
+    check_frame(ax, title)
     rows = chain.detach().to_dense().transition.double().numpy(force=True)
     points = _places(chain, rows, place, threshold)
     texts = _texts(chain, names)
@@ -116,10 +124,14 @@ def strip(
         >>> len(strip(rings, titles=["three", "four"]))
         2
     """
+    chains = [single(f"chains[{k}]", one) for k, one in enumerate(validate.items("chains", chains, "several chains"))]
     if not chains:
         raise ValueError("chains: there are none to draw.")
+    threshold = validate.number("threshold", threshold, 0.0, 1.0)
+    if titles is not None:
+        titles = validate.texts("titles", titles)
     for name, others in (("titles", titles), ("axes", axes)):
-        if others is not None and len(others) != len(chains):
+        if others is not None and len(validate.sequence(name, others, name)) != len(chains):
             raise ValueError(f"{name}: {len(others)} for {len(chains)} chains. Give one for each.")
     if axes is None:
         axes = _row(len(chains))
@@ -150,19 +162,19 @@ def _has_plane(one: MarkovChain) -> bool:
 
 def _places(one: MarkovChain, rows: FloatArray, place: ArrayLike | None, threshold: float) -> FloatArray:
     if place is not None:
-        points = as_array(place)
+        points = as_array("place", place)
         if points.shape != (one.num_states, 2):
             raise ValueError(f"place: shape {points.shape}, wanted {(one.num_states, 2)}, a point for each state.")
         return points
     if _has_plane(one):
-        return as_array(one.features)
+        return as_array("features", one.features)
     likely = np.argwhere(np.triu(np.maximum(rows, rows.T) >= max(threshold, 1e-12), 1))
     return layout(one.num_states, likely)
 
 
 def _texts(one: MarkovChain, names: Sequence[Any] | None) -> list[str] | None:
     if names is not None:
-        if len(names) != one.num_states:
+        if len(validate.sequence("names", names, "names")) != one.num_states:
             raise ValueError(f"names: {len(names)} for {one.num_states} states. Give one for each.")
         return [str(name) for name in names]
     has_labels = one.features is not None and not torch.is_floating_point(one.features)

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from markovot import validate
 from markovot.learning.history import History
-from markovot.plot.common import NEUTRAL, PALETTE, new_axes, open_frame
+from markovot.plot.common import NEUTRAL, PALETTE, check_frame, new_axes, open_frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,6 +38,8 @@ def history(history: History, *, title: str | None = None, ax: "Axes | None" = N
         >>> ax.get_yscale(), len(ax.lines)
         ('log', 2)
     """
+    validate.instance("history", history, History, "the History of a training")
+    check_frame(ax, title)
     if not len(history):
         raise ValueError("history: it has no steps to draw.")
     ax = new_axes(ax, figsize=(6.4, 4.0))

@@ -10,6 +10,8 @@ from markovot.plot.common import (
     IntArray,
     Labels,
     as_array,
+    check_class_names,
+    check_frame,
     class_name,
     classes,
     new_axes,
@@ -60,7 +62,9 @@ def distance_matrix(
         >>> ax.images[0].get_array().tolist()
         [[0.0, 1.0, 2.0], [1.0, 0.0, 2.0], [2.0, 2.0, 0.0]]
     """
-    matrix = as_array(values)
+    check_class_names(class_names)
+    check_frame(ax, title)
+    matrix = as_array("values", values)
     order = class_order(matrix, labels)
     names = classes(labels, len(matrix))
     ax = new_axes(ax, figsize=(6.4, 5.4))

@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from markovot import _optional
+from markovot import _optional, validate
 from markovot.chains import MarkovChain
 from markovot.pairwise import PairwiseSolution
 from markovot.pairwise.solution import STATUSES
@@ -86,6 +86,11 @@ def write_report(
         ...     print("Six molecules" in page.read_text(encoding="utf-8"))
         True
     """
+    validate.path("path", path)
+    validate.text("title", title)
+    if label_names is not None:
+        validate.texts("label_names", label_names)
+    progress = validate.flag("progress", progress)
     count = _checked(found, chains, solve, targets, names, k)
     kinds: list[Hashable] = ["graphs"] * count if targets is None else classes(targets, count)
     written = [str(name) for name in (range(count) if names is None else names)]
@@ -141,13 +146,17 @@ def _checked(
     if (chains is None) != (solve is None):
         given, missing = ("chains", "solve") if solve is None else ("solve", "chains")
         raise ValueError(f"{missing}: it goes with {given}, to align neighbours. Give both, or neither.")
+    for name, items in (("chains", chains), ("names", names), ("targets", targets)):
+        if items is not None:
+            validate.sequence(name, items, name)
+    if solve is not None:
+        validate.function("solve", solve)
     if chains is not None and len(chains) != count:
         raise ValueError(f"chains: {len(chains)} chains for distances of {count} graphs. Give those of `found`.")
     for name, items in (("targets", targets), ("names", names)):
         if items is not None and len(items) != count:
             raise ValueError(f"{name}: {len(items)} for {count} graphs. Give one for each.")
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise ValueError(f"k must be an integer of at least 1, the number of neighbours; got {k!r}.")
+    validate.count("k", k, low=1)
     return count
 
 

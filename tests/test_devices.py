@@ -1,0 +1,244 @@
+"""torch's global modes change nothing: default devices and dtypes, inference mode, no_grad, autocast."""
+
+import ast
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+import markovot
+import public_calls
+from markovot import MarkovChain, costs
+from markovot.learning import DiscountedWLLoss, LabelledChain
+from public_calls import Call
+
+SOURCE = Path(markovot.__file__).parent
+
+# What torch makes on its default device where it is not told another.
+MAKERS = {
+    "arange", "as_tensor", "asarray", "empty", "eye", "full", "linspace", "logspace", "normal", "ones", "rand",
+    "randint", "randn", "randperm", "range", "scalar_tensor", "sparse_compressed_tensor", "sparse_coo_tensor",
+    "sparse_csr_tensor", "tensor", "tril_indices", "triu_indices", "zeros",
+}  # fmt: skip
+
+# Time is measured, pictures are drawn on axes, and what solutions compute later is compared through their fields.
+NOT_COMPARED = {"seconds", "_details", "solution", "history"}
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "meta": lambda: torch.device("meta"),
+    "float64": lambda: default_dtype(torch.float64),
+    "float16": lambda: default_dtype(torch.float16),
+    "inference": torch.inference_mode,
+    "no_grad": torch.no_grad,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+}
+# Training needs gradients, which these two forbid.
+TRAINS = ("learning.minimise", "learning.Training.run", "learning.barycentre", "learning.coarsen",
+          "learning.fit_distances", "learning.gradient_flow")  # fmt: skip
+# Modules start at random numbers, float32 and float16 by request of the caller alone; and scikit-learn counts calls.
+RANDOM = ("learning.TransitionMatrix", "learning.LabelledChain")
+
+
+@pytest.fixture(scope="module")
+def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
+    return public_calls.good_calls(tmp_path_factory.mktemp("calls"))
+
+
+@pytest.fixture(autouse=True)
+def _close_pictures():
+    yield
+    from matplotlib import pyplot
+
+    pyplot.close("all")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("mode", MODES)
+def test_public_calls_give_the_same_in_every_mode(mode: str, calls: dict[str, Call]) -> None:
+    for name, call in calls.items():
+        if name in RANDOM or name.startswith("plot.") or (mode in ("inference", "no_grad") and name in TRAINS):
+            continue
+        outside = parts_of(call())
+        with MODES[mode]():
+            inside = call()
+        found = parts_of(inside)
+        assert found.keys() == outside.keys(), name
+        for part, value in outside.items():
+            same(f"{name}: {part}", found[part], value)
+
+
+def same(where: str, found: Any, wanted: Any) -> None:
+    """The same bits."""
+    if isinstance(wanted, Tensor):
+        found = found.clone() if isinstance(found, Tensor) else found
+        assert_close(found, wanted, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{where}: {text}")
+    elif isinstance(wanted, np.ndarray) and wanted.dtype.kind != "O":
+        np.testing.assert_array_equal(found, wanted, err_msg=where)
+    else:
+        assert repr(found) == repr(wanted), where
+
+
+def parts_of(result: Any, name: str = "result") -> dict[str, Any]:
+    """All tensors, arrays and numbers of a result, by where they are in it."""
+    if isinstance(result, Tensor) and result.layout != torch.strided:
+        return {name: result.detach().to_dense()}
+    if isinstance(result, Tensor | np.ndarray | float | int | str | bool):
+        return {name: result.detach() if isinstance(result, Tensor) else result}
+    if isinstance(result, MarkovChain):
+        result = {"rows": result.to_dense().transition, "initial": result.initial, "features": result.features}
+    elif isinstance(result, torch.nn.Module):
+        result = dict(result.state_dict())
+    elif dataclasses.is_dataclass(result) and not isinstance(result, type):
+        result = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+    elif isinstance(result, tuple | list):
+        result = dict(enumerate(result))
+    if not isinstance(result, dict):
+        return {}
+    found = {}
+    for key, value in result.items():
+        if key not in NOT_COMPARED:
+            found |= parts_of(value, f"{name}.{key}")
+    return found
+
+
+def random_chain(n: int, seed: int, *, layout: str = "dense") -> Tensor:
+    rows = torch.rand(n, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    if layout == "sparse":
+        rows = torch.where(rows > 0.5, rows, 0.0) + torch.eye(n).double()
+    rows = rows / rows.sum(1, keepdim=True)
+    return rows.to_sparse_csr() if layout == "sparse" else rows
+
+
+@pytest.mark.parametrize("mode", ["meta", "float64", "float16", "autocast"])
+@pytest.mark.parametrize("layout", ["dense", "sparse"])
+@pytest.mark.parametrize("epsilon", [0.0, 0.01, 0.5])
+def test_values_and_gradients_are_the_same_in_every_mode(layout: str, epsilon: float, mode: str) -> None:
+    x, y = random_chain(9, 0, layout=layout), random_chain(8, 1, layout=layout)
+    fx, fy = (torch.arange(n).double()[:, None].sin() for n in (9, 8))
+
+    def run() -> list[Tensor]:
+        first, second = x.clone().requires_grad_(), y.clone().requires_grad_()
+        pair = [MarkovChain.from_transitions(t, features=f) for t, f in ((first, fx), (second, fy))]
+        one = markovot.discounted_wl(*pair, costs.Euclidean(), delta=0.2, epsilon=epsilon)
+        kept = [one.value, one.alignment, one.cost_to_go]
+        stacks = [MarkovChain.stack([chain, chain]) for chain in pair]
+        batch = markovot.discounted_wl(*stacks, costs.Euclidean(), delta=0.2, epsilon=epsilon)
+        late = markovot.horizon_wl(*pair, costs.Euclidean(), law=law, tail=0.5, epsilon=epsilon)
+        far = markovot.optimal_transition_coupling(*pair, costs.Euclidean(), epsilon=epsilon)
+        (one.value + late.value + batch.value.sum()).backward()
+        kept += [batch.value, late.value, late.alignment, far.value, far.gain]
+        return [*kept, *(dense(t.grad) for t in (first, second))]
+
+    law = torch.tensor([0.25, 0.75]).double()
+    outside = run()
+    with MODES[mode]():
+        inside = run()
+    for k, (found, wanted) in enumerate(zip(inside, outside, strict=True)):
+        same(f"number {k}", found.detach(), wanted.detach())
+
+
+def dense(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None
+    return tensor if tensor.layout == torch.strided else tensor.to_dense()
+
+
+def test_second_order_under_another_default_device() -> None:
+    x, y, cost = random_chain(4, 0), random_chain(3, 1), torch.arange(12.0).double().reshape(4, 3).sin()
+
+    def value(rows: Tensor) -> Tensor:
+        return markovot.discounted_wl(rows, y, cost, delta=0.2, epsilon=0.1).value
+
+    def run() -> list[Tensor]:
+        hessian = torch.autograd.functional.hessian(lambda c: markovot.discounted_wl(
+            x, y, c, delta=0.2, epsilon=0.1).value, cost)  # fmt: skip
+        return [hessian, torch.func.grad(value)(x), torch.func.jvp(value, (x,), (torch.ones_like(x),))[1]]
+
+    outside = run()
+    with torch.device("meta"):
+        inside = run()
+    for found, wanted in zip(inside, outside, strict=True):
+        same("derivative", found, wanted)
+
+
+# --- tensors without values, and those of inference mode
+
+
+def test_tensors_made_in_inference_mode_can_be_trained_with() -> None:
+    def make() -> tuple[MarkovChain, MarkovChain, Tensor, Tensor]:
+        parts = [MarkovChain.from_transitions(random_chain(n, n), features=torch.arange(n).double()) for n in (3, 4)]
+        return parts[0], MarkovChain.stack(parts), torch.tensor(0.2).double(), torch.tensor(0.1).double()
+
+    def step(x: MarkovChain, y: MarkovChain, delta: Tensor, epsilon: Tensor) -> list[Tensor]:
+        module = LabelledChain(2, num_features=1, generator=torch.Generator().manual_seed(0))
+        loss = DiscountedWLLoss(costs.Euclidean(), delta=delta, epsilon=epsilon)(module(), y)
+        loss.backward()
+        cost = torch.ones(3, 4, dtype=torch.float64).requires_grad_()
+        far = markovot.discounted_wl(x, y, cost, delta=delta, epsilon=epsilon)
+        far.value.sum().backward()
+        again = markovot.debiased(markovot.discounted_wl, x, y, costs.Euclidean(), delta=0.5, epsilon=0.1)
+        return [loss.detach(), module.transition.logits.grad, cost.grad, far.alignment, again.value]
+
+    wanted = step(*make())
+    with torch.inference_mode():
+        made = make()
+        markovot.discounted_wl(*made[:2], costs.Euclidean(), delta=0.5, epsilon=0.1)
+    found = step(*made)
+    kept = make()
+    with torch.inference_mode():  # what a chain keeps for later is made inside
+        markovot.discounted_wl(*kept[:2], costs.Euclidean(), delta=0.5, epsilon=0.1)
+    for one, two, three in zip(found, step(*kept), wanted, strict=True):
+        same("made inside", one, three)
+        same("used inside", two, three)
+
+
+def test_tensors_without_values_are_refused_by_name(calls: dict[str, Call]) -> None:
+    meta = torch.empty(2, 2, dtype=torch.float64, device="meta")
+    for name, argument in (
+        ("MarkovChain.from_transitions", "transition"), ("MarkovChain.from_adjacency", "adjacency"),
+        ("MarkovChain.from_transitions", "features"), ("MarkovChain.from_transitions", "initial"),
+        ("discounted_wl", "cost"), ("discounted_wl", "delta"), ("discounted_wl", "epsilon"), ("discounted_wl", "x"),
+        ("horizon_wl", "law"), ("horizon_wl", "tail"), ("transport_cost", "a"), ("transport_cost", "cost"),
+        ("DecisionProcess", "reward"), ("DecisionProcess.under", "policy"), ("stationary_distribution", "transition"),
+        ("learning.DiscountedWLLoss", "weights"), ("learning.TransitionMatrix", "support"),
+        ("learning.LabelledChain", "features"), ("matching.match", "solution"), ("costs.resolve_cost", "cost"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=rf"{argument}.*meta"):
+            calls[name](**{argument: meta})
+    with pytest.raises(ValueError, match=r"to: .*meta"):
+        calls["discounted_wl"].arguments["x"].to("meta")
+
+
+# --- the rule
+
+
+def test_every_tensor_names_its_device() -> None:
+    nameless = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and isinstance(node.func.value, ast.Name)
+                and (node.func.value.id, node.func.attr in MAKERS) == ("torch", True)
+                and all(keyword.arg != "device" for keyword in node.keywords)
+            ):
+                nameless.append(f"{path.relative_to(SOURCE)}:{node.lineno}: torch.{node.func.attr}")
+    assert not nameless, "\n".join(nameless)
