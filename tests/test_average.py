@@ -735,9 +735,9 @@ def test_unfinished_business_is_reported():
     [
         ({"rtol": 0.0}, ValueError, r"rtol: 0.0 is out of range"),
         ({"rtol": "small"}, TypeError, r"rtol: expected a number, got str"),
-        ({"max_iter": 0}, ValueError, r"max_iter: 0 is not a positive integer"),
-        ({"max_iter": 2.5}, ValueError, r"max_iter: 2.5 is not a positive integer"),
-        ({"max_iter": True}, ValueError, r"max_iter: True is not a positive integer"),
+        ({"max_iter": 0}, ValueError, "max_iter: 0 is less than 1"),
+        ({"max_iter": 2.5}, TypeError, "max_iter: expected an integer, got float"),
+        ({"max_iter": True}, TypeError, "max_iter: expected an integer, got bool"),
         ({"epsilon": -1.0}, ValueError, r"epsilon: -1 is not a finite number >= 0"),
         ({"epsilon": torch.tensor([0.0, 0.1])}, ValueError, r"epsilon: some items have 0 and others do not"),
     ],

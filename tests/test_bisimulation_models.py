@@ -301,8 +301,8 @@ MODEL = random_process(0, n=2, actions=2)
         ({"epsilon": -1.0}, ValueError, "epsilon: -1.0 is out of range. It must be at least 0"),
         ({"epsilon": math.nan}, ValueError, "epsilon: nan is out of range"),
         ({"rtol": 0.0}, ValueError, "rtol: 0.0 is out of range"),
-        ({"max_iter": 0}, ValueError, "max_iter: 0 is not a positive integer"),
-        ({"max_iter": True}, ValueError, "max_iter: True is not a positive integer"),
+        ({"max_iter": 0}, ValueError, "max_iter: 0 is less than 1"),
+        ({"max_iter": True}, TypeError, "max_iter: expected an integer, got bool"),
     ],
 )  # fmt: skip
 def test_bad_arguments(arguments: dict[str, Any], error: type[Exception], message: str):

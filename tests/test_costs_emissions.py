@@ -288,7 +288,7 @@ GOOD = gaussian_features(3, 2, 0)
         (
             lambda: GaussianWasserstein.features(torch.zeros(3, 2), torch.zeros(3, 2)),
             ValueError,
-            r"covariance: shape \(3, 2\) does not go with means of shape \(3, 2\)",
+            r"covariance: shape \(3, 2\) does not go with a mean of shape \(3, 2\)",
         ),
         (lambda: GaussianWasserstein.features(torch.zeros(3), torch.zeros(3, 3)), ValueError, "covariance: shape"),
         (

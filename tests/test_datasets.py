@@ -166,7 +166,7 @@ def test_subset_of_a_set_without_labels_of_edges(mutag):
         (["3"], TypeError, "indices: dtype <U1. Positions are integers"),
         ([True, False], ValueError, "indices: 2 bools for 188 graphs"),
         ([[1, 2]], ValueError, r"indices: shape \(1, 2\). Give a sequence of positions"),
-        (3, ValueError, r"indices: shape \(\). Give a sequence of positions"),
+        (3, TypeError, "indices: expected an array, got int"),
     ],
 )
 def test_subset_refuses_what_is_no_choice(mutag, indices, error, message):

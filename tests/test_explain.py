@@ -283,10 +283,10 @@ def test_repr_says_what_the_distance_is_made_of(molecules):
     assert lines[4:] == [f"  {one}" for one in molecules.top_transitions(3)]
 
 
-@pytest.mark.parametrize("k", [0, -1, 2.0])
+@pytest.mark.parametrize("k", [0, -1, 2.0, True])
 def test_k_must_be_a_positive_integer(molecules, k):
     for method in (molecules.top, molecules.top_transitions):
-        with pytest.raises(ValueError, match=rf"k: {k!r} is not a positive integer"):
+        with pytest.raises((TypeError, ValueError), match=r"k: (-?\d is less than 1|expected an integer, got )"):
             method(k)
 
 

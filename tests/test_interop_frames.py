@@ -230,7 +230,7 @@ def test_errors_of_many_graphs_name_the_graph() -> None:
         interop.from_frames(many[:0], directed=True)
     with pytest.raises(ValueError, match="chains: there are none"):
         interop.to_frames([])
-    with pytest.raises(ValueError, match="to_frame takes a single chain"):
+    with pytest.raises(ValueError, match=r"chains\[0\]: expected a single chain"):
         interop.to_frames([MarkovChain.stack([sample()])])
     with pytest.raises(ValueError, match="'a' is the name of 2 states"):
         interop.to_frame(sample(state_names=["a", "a", "b", "c"]))

@@ -277,7 +277,7 @@ def test_errors_of_data_sets_name_the_graph() -> None:
             ValueError,
             "features: the graph has no attribute 'z', only 'edge_index', 'num_nodes'",
         ),
-        (graph(), {"features": 3}, ValueError, "features: the graph has no attribute 3"),
+        (graph(), {"features": 3}, TypeError, "features: expected a string, got int"),
         (graph(), {"weight": "edge_attr"}, ValueError, "weight: the graph has no attribute 'edge_attr'.*weight=None"),
         (graph(edge_weight=[1, 2, 3, 4]), {}, TypeError, "'edge_weight' is list, not a tensor"),
         (

@@ -395,9 +395,9 @@ def test_other_errors_pass_as_they_are():
 @pytest.mark.parametrize(
     ("change", "kind", "message"),
     [
-        ({"steps": 0}, ValueError, "steps: 0 is not a positive integer"),
-        ({"steps": 2.0}, ValueError, "steps: 2.0 is not a positive integer"),
-        ({"patience": 0}, ValueError, "patience: 0 is not a positive integer"),
+        ({"steps": 0}, ValueError, "steps: 0 is less than 1"),
+        ({"steps": 2.0}, TypeError, "steps: expected an integer, got float"),
+        ({"patience": 0}, ValueError, "patience: 0 is less than 1"),
         ({"lr": 0.0}, ValueError, "lr: 0.0 is not above 0"),
         ({"tolerance": -1.0}, ValueError, "tolerance"),
         ({"optimiser": lambda parameters: None}, TypeError, "optimiser: it returned NoneType"),

@@ -260,13 +260,13 @@ def test_bad_alignments_are_refused():
     chain, batch = path_chain(2), MarkovChain.stack([path_chain(2), path_chain(2)])
     mass = np.full((2, 2), 0.25)
     for arguments, options, message in [
-        ((batch, chain, mass), {}, r"chain_x must be a single chain; got a batch of shape \(2,\)"),
-        ((chain, batch, mass), {}, r"chain_y must be a single chain"),
+        ((batch, chain, mass), {}, r"chain_x: expected a single chain, got a batch of shape \(2,\)"),
+        ((chain, batch, mass), {}, r"chain_y: expected a single chain"),
         ((chain, chain, mass[:1]), {}, r"alignment must have one row per state .* got \(1, 2\)"),
         ((chain, chain, mass * np.nan), {}, r"alignment must be finite and nonnegative"),
         ((chain, chain, mass - np.diag([0.0, 0.3])), {}, r"alignment must be .* entries go from -0.0"),
         ((chain, chain, 0 * mass), {}, r"alignment must be .* with some mass"),
-        ((chain, chain, mass), {"threshold": 1.5}, r"threshold must lie in \[0, 1\].*got 1.5"),
+        ((chain, chain, mass), {"threshold": 1.5}, "threshold: 1.5 is out of range"),
         ((chain, chain, mass), {"label_names": ["C"]}, r"label_names needs chains whose features"),
         (
             (path_chain(2, features=[0, 3]), chain, mass),

@@ -101,8 +101,8 @@ RING = directed_ring(3)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: plot.chain(MarkovChain.stack([RING])), "chain: a batch"),
-        (lambda: plot.chain(RING, threshold=2.0), "threshold: 2.0 is not a probability"),
+        (lambda: plot.chain(MarkovChain.stack([RING])), "chain: expected a single chain, got a batch"),
+        (lambda: plot.chain(RING, threshold=2.0), "threshold: 2.0 is out of range"),
         (lambda: plot.chain(RING, place=np.zeros((2, 2))), r"place: shape \(2, 2\), wanted \(3, 2\)"),
         (lambda: plot.chain(RING, names=["a"]), "names: 1 for 3 states"),
         (lambda: plot.strip([]), "chains: there are none"),

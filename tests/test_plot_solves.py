@@ -123,7 +123,7 @@ def test_chains_that_require_gradients_are_solved_without(figure_axes):
 def test_bad_solves_are_refused(figure_axes):
     with pytest.raises(ValueError, match=r"solvers must name at least one solver"):
         plot.convergence(X, Y, COST, **PROBLEM, solvers={}, ax=figure_axes())
-    with pytest.raises(TypeError, match=r"solver: expected an object such as PolicyIteration"):
+    with pytest.raises(TypeError, match=r"solvers\[.best.\]: expected a solver, such as PolicyIteration"):
         plot.convergence(X, Y, COST, **PROBLEM, solvers={"best": "newton"}, ax=figure_axes())
     with pytest.raises(ValueError, match=r"y must be a single chain; got a batch of shape \(1,\)"):
         plot.error_history(X, Y[None], COST, **PROBLEM)

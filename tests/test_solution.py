@@ -213,7 +213,7 @@ def test_a_solution_prints_in_a_line_and_is_a_number() -> None:
 def test_a_batch_prints_what_it_is_and_is_no_number() -> None:
     chains = solve(a_problem())._details.chains
     cost = torch.ones(*(chain.num_states for chain in chains), dtype=torch.float64)
-    texts = {(2,): "(batch (2,): values 1, 1; error_bound at ", (40, 5): "(batch (40, 5): 200 values from 1 to 1, "}
+    texts = {(2,): "(batch (2,): values 1, 1; error_bound at most ", (40, 5): "(batch (40, 5): 200 values from 1 to 1"}
     for shape, text in texts.items():
         found = markovot.discounted_wl(*chains, cost, delta=torch.full(shape, 0.5), epsilon=0.1)
         assert text in repr(found)

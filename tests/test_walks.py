@@ -256,7 +256,7 @@ def test_names_of_states() -> None:
         ({"trajectories": [0, 1], "pseudo_count": math.inf}, ValueError, r"pseudo_count: inf"),
         ({"trajectories": ["a", "z"], "state_names": ["a", "b"]}, ValueError, r"holds the state 'z'"),
         ({"trajectories": ["a", "b"], "state_names": ["a", "b", "a"]}, ValueError, "a name occurs twice"),
-        ({"trajectories": [0, 2], "state_names": ["a", "b"]}, ValueError, "num_states: 2 is too small"),
+        ({"trajectories": [0, 2], "state_names": ["a", "b"]}, ValueError, "state_names: 2 is too small"),
     ],
 )
 def test_bad_trajectories(arguments: dict[str, Any], error: type[Exception], message: str) -> None:

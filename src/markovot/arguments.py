@@ -50,7 +50,7 @@ def number(name: str, value: Any, low: float, high: float, *, open_at_low: bool 
     found = real(name, value)
     if not low <= found <= high or math.isinf(found) or (open_at_low and found == low):  # also catches NaN
         least = f"above {low:g}" if open_at_low else f"at least {low:g}"
-        bounds = least if high == math.inf else f"between {low:g} and {high:g}"
+        bounds = f"{least} and finite" if high == math.inf else f"between {low:g} and {high:g}"
         given = shown(value) if math.isinf(found) else found
         raise ValueError(f"{name}: {given} is out of range. It must be {bounds}.")
     return found

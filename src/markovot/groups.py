@@ -184,7 +184,7 @@ def _powers(distances: Any, power: int) -> FloatArray:
 
 def _members(labels: Iterable[Any], wanted: int) -> dict[Any, NDArray[np.intp]]:
     """The members of each group, in order of first appearance: so that names play no part in what is drawn."""
-    given = validate.items("labels", labels, "a group for each member")
+    given = list(labels) if isinstance(labels, str) else validate.items("labels", labels, "a group for each member")
     given = [one.item() if isinstance(one, np.generic) else one for one in given]
     if len(given) != wanted:
         raise ValueError(f"labels: there are {len(given)} of them for {wanted} members. Give one for each row.")

@@ -101,7 +101,7 @@ def median_distance(distances: FloatArray) -> float:
     positive = between[between > 0]
     if not len(positive):
         raise ValueError(
-            f"scale: the distances have no median, since none of the {len(between)} between {len(distances)} samples "
+            f"scale: there is no median among {len(between)} distances between {len(distances)} samples, none of which "
             "is positive. Give more samples, or a number for scale."
         )
     return float(np.median(positive))

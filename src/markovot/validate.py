@@ -287,7 +287,7 @@ def single_numbers(delta: Any, epsilon: Any) -> tuple[float, float]:
     )
     for name, value in zip(("delta", "epsilon"), found, strict=True):
         if value.ndim:
-            raise ValueError(f"{name}: shape {tuple(value.shape)}, but all problems share one. Give a number.")
+            raise ValueError(f"{name}: shape {tuple(value.shape)}. All pairs share one number.")
     return float(found[0]), float(found[1])
 
 

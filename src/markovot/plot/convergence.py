@@ -89,7 +89,8 @@ def convergence(
     if not validate.mapping("solvers", solvers, "from names to solvers"):
         raise ValueError("solvers must name at least one solver, such as {'policy iteration': PolicyIteration()}.")
     for name, solver in solvers.items():
-        validate.instance(f"solvers[{name!r}]", solver, (PolicyIteration, ValueIteration), "a solver")
+        known = (PolicyIteration, ValueIteration)
+        validate.instance(f"solvers[{validate.shown(name)}]", solver, known, "a solver, such as PolicyIteration()")
     histories = {
         name: error_history(x, y, cost, delta=delta, epsilon=epsilon, solver=solver) for name, solver in solvers.items()
     }
