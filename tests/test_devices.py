@@ -15,8 +15,11 @@ from torch.testing import assert_close
 
 import markovot
 import public_calls
+from local_problems import Case
 from markovot import MarkovChain, costs
-from markovot.learning import DiscountedWLLoss, LabelledChain
+from markovot.learning import DiscountedWLLoss, LabelledChain, several_steps
+from markovot.transport.gather import GatherEngine
+from markovot.transport.shared_kernel import SharedKernelEngine
 from public_calls import Call
 
 SOURCE = Path(markovot.__file__).parent
@@ -176,6 +179,56 @@ def test_second_order_under_another_default_device() -> None:
         inside = run()
     for found, wanted in zip(inside, outside, strict=True):
         same("derivative", found, wanted)
+
+
+@pytest.mark.parametrize("kind", [GatherEngine, SharedKernelEngine])
+def test_torch_engines_under_another_default_device(kind: type) -> None:
+    for degrees in ((None, None), (2, 3)):
+        case = Case(*degrees)
+        gap, discount = case.gap(1e-9), torch.full((3,), 0.2, dtype=torch.float64)
+
+        def run(case: Case = case, gap: Tensor = gap, discount: Tensor = discount) -> list[Tensor]:
+            engine = case.engine(kind)
+            bounds = engine.sweep(case.cost, gap, case.active)
+            solved = [
+                engine.solve(case.v, discount, gap, case.active, transpose=way, max_iter=50).x for way in (True, False)
+            ]
+            moved = engine.apply(case.v, case.active), engine.apply_transpose(case.v, case.active)
+            slopes = engine.gradient_x(case.v, None), engine.gradient_y(case.v, None)
+            return [*bounds, *solved, *moved, *slopes, engine.kl(), *engine.couplings(1)]
+
+        outside = run()
+        for mode in ("meta", "float64", "float16", "autocast"):
+            with MODES[mode]():
+                inside = run()
+            for k, (found, wanted) in enumerate(zip(inside, outside, strict=True)):
+                same(f"{mode}, number {k}", found, wanted)
+
+
+def test_single_precision_under_autocast() -> None:
+    rows, mean = random_chain(6, 0).float(), torch.arange(6.0)[:, None].sin()
+    spread = mean[:, :, None].square() + 0.5
+    features = {
+        costs.Euclidean(): mean,
+        costs.SquaredEuclidean(): mean,
+        costs.AbsoluteDifference(): mean,
+        costs.ZeroOne(): mean,
+        costs.JensenShannon(): rows,
+        costs.GaussianWasserstein(1): costs.GaussianWasserstein.features(mean, spread),
+    }
+
+    def run(cost: Any, given: Tensor) -> list[Tensor]:
+        chain = MarkovChain.from_transitions(rows / rows.sum(1, keepdim=True), features=given)
+        seldom = several_steps(chain, 2.5)
+        found = markovot.discounted_wl(chain, seldom, cost, delta=0.2, epsilon=0.1)
+        return [found.value, found.alignment, seldom.transition, chain.initial]
+
+    for cost, given in features.items():
+        outside = run(cost, given)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            inside = run(cost, given)
+        for found, wanted in zip(inside, outside, strict=True):
+            same(type(cost).__name__, found, wanted)
 
 
 # --- tensors without values, and those of inference mode

@@ -193,13 +193,13 @@ def several_steps(chain: MarkovChain, steps: float) -> MarkovChain:
 
     single("chain", chain)
     steps = validate.number("steps", steps, 0.0, MOST_STEPS)
-    dense = chain.detach().to_dense().transition
+    dense = chain.detach().to_dense().transition.double()
     whole = math.floor(steps)
     rest = steps - whole
     power = torch.linalg.matrix_power(dense, whole)
     if rest > 0:
         power = (1 - rest) * power + rest * (power @ dense)
-    power = power / power.sum(1, keepdim=True)  # rounding, of large powers
+    power = (power / power.sum(1, keepdim=True)).to(chain.dtype)  # rounding, of large powers
     initial = chain.initial.detach() if chain.initial_law == "stationary" else chain.detach()._initial
     rows: Any = power
     if int(power.count_nonzero()) <= SPARSE_SHARE * power.numel() and power.device.type == "cpu":
