@@ -211,7 +211,7 @@ def test_anything_may_stand_at_padded_states_of_a_matrix() -> None:
         (
             torch.ones(2, 3, dtype=torch.float64, device="meta"),
             ValueError,
-            "cost: device meta is not that of the chains, cpu",
+            "cost: a tensor on the device meta has no values",
         ),
         (torch.full((2, 3), math.nan).double(), ValueError, r"cost: entry \(0, 0\) is nan"),
         ("euclidean", TypeError, r"cost: expected a tensor.*got str"),

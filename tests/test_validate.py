@@ -1,12 +1,14 @@
 """Checks at the public boundary: what passes, what does not, and what the message says."""
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import markovot
 from markovot import validate
 
 KIND: dict[str, Any] = {"dtype": torch.float64, "device": torch.device("cpu")}
@@ -116,3 +118,23 @@ def test_number(value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="laziness"):
         validate.number("laziness", value, 0.0, 1.0)
     assert validate.number("laziness", np.float64(1.0), 0.0, 1.0) == 1.0
+
+
+def test_plain_arguments_of_every_library_are_taken() -> None:
+    assert validate.count("k", np.int64(3), low=1) == 3
+    assert type(validate.count("k", np.uint8(3))) is int
+    assert validate.number("x", Fraction(1, 4), 0.0, 1.0) == 0.25
+    assert validate.number("x", np.float32(0.5), 0.0, 1.0) == 0.5
+    assert validate.flag("f", np.True_) is True
+    assert markovot.PolicyIteration(rtol=np.float32(0.5), max_iter=np.int64(7)) == markovot.PolicyIteration(0.5, 7)
+
+
+def test_numbers_beyond_every_float_are_out_of_range() -> None:
+    for value in (10**400, -(10**400), Fraction(10**400)):
+        with pytest.raises(ValueError, match="x: .*out of range. It must be between 0 and 1"):
+            validate.number("x", value, 0.0, 1.0)
+    with pytest.raises(ValueError, match=r"k: 10\^\d+ is more than"):
+        validate.count("k", 10**5000)
+    for value in (torch.tensor(1), np.array(1)):
+        with pytest.raises(TypeError, match=r"k: expected an integer, got \w+ with one entry: take \.item\(\)"):
+            validate.count("k", value)

@@ -24,7 +24,7 @@ def check_pair(batch: torch.Size, shape: tuple[int, int], states: tuple[int, int
     for name, state in (("i", i), ("j", j)):
         validate.count(name, state, low=-validate.LARGEST)
     if not (0 <= i < n and 0 <= j < m):
-        raise IndexError(f"coupling: no states (i, j) = ({i}, {j}) among {n} x {m}. Both count from 0.")
+        raise IndexError(f"coupling: no states ({i}, {j}) among {n} x {m}. Both, i and j, count from 0.")
 
 
 def check_item(item: int, num_items: int) -> None:

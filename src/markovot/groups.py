@@ -184,17 +184,13 @@ def _powers(distances: Any, power: int) -> FloatArray:
 
 def _members(labels: Iterable[Any], wanted: int) -> dict[Any, NDArray[np.intp]]:
     """The members of each group, in order of first appearance: so that names play no part in what is drawn."""
-    given = list(labels) if isinstance(labels, str) else validate.items("labels", labels, "a group for each member")
-    given = [one.item() if isinstance(one, np.generic) else one for one in given]
+    given = validate.labels("labels", list(labels) if isinstance(labels, str) else labels, "a group for each member")
     if len(given) != wanted:
         raise ValueError(f"labels: there are {len(given)} of them for {wanted} members. Give one for each row.")
     for index, label in enumerate(given):
         if is_missing(label):
             raise ValueError(f"labels: that of member {index} is {label}, so it has no group. Leave it out.")
-    try:
-        count = Counter(given)
-    except TypeError as error:
-        raise TypeError(f"labels: {error}. Give one word or number for each member.") from None
+    count = Counter(given)
     if len(count) < 2:
         raise ValueError(f"labels: all {wanted} members are in one group, {given[0]!r}. A comparison needs two.")
     for label, size in count.items():

@@ -62,6 +62,21 @@ def place(index: tuple[int, ...]) -> str:
     return str(index[0]) if len(index) == 1 else str(index)
 
 
+def labels(name: str, value: Any, what: str) -> list[Any]:
+    """Check one hashable label for each of several things; members of arrays become Python's own kinds."""
+    if isinstance(value, Tensor | np.ndarray) and value.ndim:
+        value = array(name, value).tolist()
+    found = [
+        array(name, one).item() if isinstance(one, np.generic | Tensor | np.ndarray) and one.ndim == 0 else one
+        for one in items(name, value, what)
+    ]
+    try:
+        set(found)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}. Give one word or number for each member.") from None
+    return found
+
+
 def floating(name: str, tensor: Tensor) -> None:
     """Refuse everything but float32 and float64."""
     if tensor.is_complex():

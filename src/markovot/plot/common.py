@@ -84,19 +84,15 @@ def dissimilarities(name: str, values: Any) -> FloatArray:
 
 def classes(labels: Labels, count: int) -> list[Hashable]:
     """The class of each of `count` items."""
-    found = validate.items("labels", labels, "the class of each item")
+    found = validate.labels("labels", labels, "the class of each item")
     if len(found) != count:
         raise ValueError(f"labels must name the class of each of the {count} items; got {len(found)} labels.")
-    found = [label.item() if isinstance(label, np.generic | Tensor) else label for label in found]
     missing = [k for k, label in enumerate(found) if is_missing(label)]
     if missing:
         raise ValueError(
             f"labels: that of item {missing[0]} is {found[missing[0]]!r}, a missing value. Leave the item out, or give "
             "it a class of its own, such as 'unknown'."
         )
-    for label in found:
-        if not isinstance(label, Hashable):
-            raise TypeError(f"labels: {validate.shown(label)} is no class. Give one word or number for each item.")
     return found
 
 
