@@ -21,6 +21,7 @@ from markovot.learning import DiscountedWLLoss, LabelledChain, several_steps
 from markovot.transport.gather import GatherEngine
 from markovot.transport.shared_kernel import SharedKernelEngine
 from public_calls import Call
+from solving import csr
 
 SOURCE = Path(markovot.__file__).parent
 
@@ -127,7 +128,7 @@ def random_chain(n: int, seed: int, *, layout: str = "dense") -> Tensor:
     if layout == "sparse":
         rows = torch.where(rows > 0.5, rows, 0.0) + torch.eye(n).double()
     rows = rows / rows.sum(1, keepdim=True)
-    return rows.to_sparse_csr() if layout == "sparse" else rows
+    return csr(rows) if layout == "sparse" else rows
 
 
 @pytest.mark.parametrize("mode", ["meta", "float64", "float16", "autocast"])

@@ -131,7 +131,7 @@ def test_plain_arguments_of_every_library_are_taken() -> None:
 
 def test_numbers_beyond_every_float_are_out_of_range() -> None:
     for value in (10**400, -(10**400), Fraction(10**400)):
-        with pytest.raises(ValueError, match="x: .*out of range. It must be between 0 and 1"):
+        with pytest.raises(ValueError, match=r"x: .*out of range\. It must be between 0 and 1"):
             validate.number("x", value, 0.0, 1.0)
     with pytest.raises(ValueError, match=r"k: 10\^\d+ is more than"):
         validate.count("k", 10**5000)
