@@ -22,7 +22,7 @@ OLDEST_STAMP := $(OLDEST_VENV)/.setup-stamp
 MINIMAL_STAMP := $(MINIMAL_VENV)/.setup-stamp
 export MPLBACKEND := Agg
 
-.PHONY: setup demo test lint types check docs docs-quick bench bench-history classification package browser oldest minimal clean
+.PHONY: setup demo test bounds lint types check docs docs-quick bench bench-history classification package browser oldest minimal clean
 .DEFAULT_GOAL := check
 # An environment is made once and kept, though only its stamp is a goal.
 .PRECIOUS: %/bin/python
@@ -52,6 +52,13 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+# The tests of solvers with kernels that check every index, as numba's arrays and our vector lanes both do. Slow.
+BOUNDS_TESTS := $(patsubst %,tests/test_%.py,transport_cost discounted_wl exact pairwise neighbours bounds average horizons \
+  gradients newton walks products certificate debiasing)
+
+bounds: $(STAMP)
+	NUMBA_BOUNDSCHECK=1 $(PY) -m pytest $(PYTEST_ARGS) $(BOUNDS_TESTS)
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

@@ -1,22 +1,43 @@
-"""Compile kernels with numba, and keep the machine code on disk without ever running stale code.
+"""Compile kernels with numba, and keep the machine code on disk without ever running stale or damaged code.
 
-Numba's own disk cache looks at the file of a kernel, not at the files of the kernels that it calls. Here the stamp of
-a cached kernel is a digest of every source file in this folder. The cache lies in `$MARKOVOT_CACHE_DIR` where that is
-set, else beside other caches of the user; where neither can be written, in a temporary folder.
+Numba's own disk cache looks at the file of a kernel, not at the files of the kernels that it calls; it trusts what it
+reads, and shares an index between processes that write it without a lock. Here each compiled kernel has one file. Its
+name holds a digest of all that the code depends on: the sources in this folder, the signature, the processor, versions
+and switches of numba. Its head holds a digest of the whole. A file that is damaged, or is another's, is a miss, and is
+written anew. Files appear whole, by renaming, so any number of processes may start on an empty folder.
+
+The folder is `$MARKOVOT_CACHE_DIR` where that is set, else beside other caches of the user; where it cannot be written,
+kernels are compiled in memory.
 """
 
 import hashlib
 import os
+import pickle
+import sys
 import tempfile
+import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import llvmlite
 import numba
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core import config
+from numba.core.caching import _Cache
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
 
 _HERE = Path(__file__).parent
+_FORMAT = b"markovot kernel 1\n"
+# Switches of numba, from its environment variables, that change the code it makes. Unchecked code must not be run where
+# checks of bounds are asked for, nor the other way round.
+_SWITCHES = (
+    "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "ENABLE_AVX", "USING_SVML",
+    "LLVM_REFPRUNE_PASS", "LLVM_REFPRUNE_FLAGS", "NRT_STATS", "DEBUG_NRT", "DEBUG_ARRAY_OPT", "DEBUG_ARRAY_OPT_RUNTIME",
+    "ENABLE_PROFILING", "EXTEND_VARIABLE_LIFETIMES", "JIT_COVERAGE",
+)  # fmt: skip
 
 
 @cache
@@ -29,45 +50,103 @@ def sources_digest(folder: Path) -> str:
 
 
 @cache
-def cache_directory() -> Path:
-    """The first of the candidate folders that can be written."""
-    wanted = os.environ.get("MARKOVOT_CACHE_DIR")
-    user = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    candidates = [Path(wanted)] if wanted else [user / "markovot"]
-    for folder in candidates:
+def cache_directory() -> Path | None:
+    """The folder of compiled kernels, made if need be; None if it cannot be written."""
+    try:
+        wanted = os.environ.get("MARKOVOT_CACHE_DIR") or _user_caches() / "markovot"
+        folder = Path(wanted).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        return None
+
+
+def _user_caches() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+class _KernelCache(_Cache):
+    """Keeps the machine code of one kernel, by numba's protocol for such an object."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
+        self._sources = sources_digest(_HERE)  # now, as the function was read from them
+        self._enabled = True
+
+    @property
+    def cache_path(self) -> str | None:
+        """The folder, if there is one."""
+        folder = cache_directory()
+        return None if folder is None else str(folder)
+
+    def enable(self) -> None:
+        """Read and write files from now on."""
+        self._enabled = True
+
+    def disable(self) -> None:
+        """Neither read nor write files from now on."""
+        self._enabled = False
+
+    def flush(self) -> None:
+        """Delete the files of this kernel."""
+        folder = cache_directory()
+        for path in folder.glob(f"{self._name}-*.kernel") if folder else ():
+            with suppress(OSError):
+                path.unlink()
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The compiled kernel for a signature, or None if there is none that is whole."""
+        target_context.refresh()
+        path, key = self._place(sig, target_context.codegen())
+        if path is None:
+            return None
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                return folder
+            content = path.read_bytes()
+            if not content.startswith(_stamp(key, content[_HEAD:])):
+                return None
+            arguments, reduced = pickle.loads(content[_HEAD:])
+            if arguments != _arguments(sig):
+                return None
+            return CompileResult._rebuild(target_context, *reduced)
+        except Exception:  # a file that cannot be read; or code of another build that goes by the same version
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep a compiled kernel. Where that fails, as on a full disk, it runs all the same."""
+        path, key = self._place(sig, data.codegen)
+        if path is None or data.lifted or data.library.has_dynamic_globals:
+            return
+        payload = dumps((_arguments(sig), data._reduce()))
+        draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+        try:
+            draft.write_bytes(_stamp(key, payload) + payload)
+            draft.replace(path)
         except OSError:
-            continue
-    return Path(tempfile.mkdtemp(prefix="markovot-"))
+            with suppress(OSError):
+                draft.unlink()
+
+    def _place(self, sig: Any, codegen: Any) -> tuple[Path | None, str]:
+        """The file for a signature, and all that its code depends on."""
+        folder = cache_directory() if self._enabled else None
+        switches = [(name, repr(getattr(config, name, None))) for name in _SWITCHES]
+        versions = (sys.implementation.cache_tag, sys.flags.optimize, numba.__version__, llvmlite.__version__)
+        key = repr((self._name, _arguments(sig), codegen.magic_tuple(), switches, versions, self._sources))
+        name = f"{self._name}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.kernel"
+        return None if folder is None else folder / name, key
 
 
-class _Locator(_CacheLocator):
-    def __init__(self, py_func: Callable[..., Any]) -> None:
-        self._name = py_func.__qualname__
-
-    def get_cache_path(self) -> str:
-        return str(cache_directory())
-
-    def get_source_stamp(self) -> str:
-        return sources_digest(_HERE)
-
-    def get_disambiguator(self) -> str:
-        return sources_digest(_HERE)[:16]
-
-    @classmethod
-    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> "_Locator":
-        return cls(py_func)
+def _arguments(sig: Any) -> tuple[Any, ...]:
+    """The types of the arguments of a signature, which numba gives with or without the type of the result."""
+    return tuple(getattr(sig, "args", sig))
 
 
-class _CacheImpl(CompileResultCacheImpl):
-    _locator_classes: list[type[object]] = [_Locator]  # noqa: RUF012 (declared so by numba)
+def _stamp(key: str, payload: bytes) -> bytes:
+    """The head of a file: a digest of what it holds, and of what it should."""
+    return _FORMAT + hashlib.blake2b(key.encode() + b"\0" + payload).digest()
 
 
-class _KernelCache(FunctionCache):
-    _impl_class = _CacheImpl
+_HEAD = len(_stamp("", b""))
 
 
 _njit: Any = numba.njit  # its stubs do not know all options

@@ -156,11 +156,20 @@ def _element(context: Any, builder: Any, array_type: Any, array: Any, index: Any
     return builder.gep(data, [index])
 
 
+def _check(context: Any, builder: Any, array_type: Any, array: Any, index: Any, count: int = 1) -> None:
+    """Check that an array has `count` elements from an index on, where numba checks bounds (NUMBA_BOUNDSCHECK=1)."""
+    if context.enable_boundscheck:
+        length = builder.extract_value(make_array(array_type)(context, builder, array).shape, 0)
+        cgutils.do_boundscheck(context, builder, index, length)
+        cgutils.do_boundscheck(context, builder, builder.add(index, ir.Constant(index.type, count - 1)), length)
+
+
 @intrinsic
 def load(typingctx: Any, array: Any, index: Any) -> Any:
     """Lanes `array[index : index + 8]` of a contiguous one-dimensional array."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        _check(context, builder, sig.args[0], args[0], args[1], LANES)
         pointer = _element(context, builder, sig.args[0], *args)
         return builder.load(builder.bitcast(pointer, _DOUBLES.as_pointer()), align=8)
 
@@ -172,6 +181,7 @@ def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
     """Write the lanes to `array[index : index + 8]`."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        _check(context, builder, sig.args[0], args[0], args[1], LANES)
         pointer = _element(context, builder, sig.args[0], *args[:2])
         builder.store(args[2], builder.bitcast(pointer, _DOUBLES.as_pointer()), align=8)
         return context.get_dummy_value()
@@ -189,6 +199,7 @@ def gather(typingctx: Any, array: Any, base: Any, indices: Any, start: Any) -> A
         result = ir.Constant(_DOUBLES, ir.Undefined)
         for lane in range(LANES):
             offset = _index_of(context, builder, sig.args[2], indices, start, lane)
+            _check(context, builder, sig.args[0], array, builder.add(base, offset))
             element = builder.load(builder.gep(origin, [offset]))
             result = builder.insert_element(result, element, ir.Constant(_I32, lane))
         return result
@@ -205,6 +216,7 @@ def scatter_add(typingctx: Any, array: Any, base: Any, indices: Any, start: Any,
         origin = _element(context, builder, sig.args[0], array, base)
         for lane in range(LANES):
             offset = _index_of(context, builder, sig.args[2], indices, start, lane)
+            _check(context, builder, sig.args[0], array, builder.add(base, offset))
             pointer = builder.gep(origin, [offset])
             element = builder.extract_element(value, ir.Constant(_I32, lane))
             builder.store(builder.fadd(builder.load(pointer), element), pointer)
@@ -215,6 +227,7 @@ def scatter_add(typingctx: Any, array: Any, base: Any, indices: Any, start: Any,
 
 def _index_of(context: Any, builder: Any, array_type: Any, indices: Any, start: Any, lane: int) -> Any:
     position = builder.add(start, ir.Constant(start.type, lane))
+    _check(context, builder, array_type, indices, position)
     stored = builder.load(_element(context, builder, array_type, indices, position))
     return context.cast(builder, stored, array_type.dtype, types.intp)
 
