@@ -52,7 +52,8 @@ def distance_matrix(  # noqa: PLR0913 (what to solve, how, where, and what to do
             `client.get_executor()` of Dask. Default: here, on as many threads as torch may use
             (`torch.set_num_threads`).
         checkpoint: a file that keeps finished blocks of pairs, so that the same call, made again after an interruption,
-            goes on where it stopped, and gives the same bits. Default: none.
+            goes on where it stopped, and gives the same bits. Blocks in it that are damaged are solved again, with a
+            `CheckpointWarning`. Default: none.
         progress: show a progress bar.
         throw: after all pairs are finished, raise a `SolveError` for chains that were invalid and pairs that did not
             converge; with False they are told by `invalid` and `status` alone.
@@ -64,9 +65,10 @@ def distance_matrix(  # noqa: PLR0913 (what to solve, how, where, and what to do
     Raises:
         TypeError: not a sequence, not a cost or a solver.
         ValueError: no chains, none that can be used, delta or epsilon out of range, a cost that is not symmetric; a
-            checkpoint made with other data or settings.
+            checkpoint made with other data or settings, or a damaged one.
         SolveError: see `throw`; the error's `solution` holds everything.
         RuntimeError: a checkpoint in use, an executor whose workers keep dying.
+        OSError: a checkpoint that cannot be written, as on a full disk; what was finished before is kept.
 
     Note:
         Not differentiable: for gradients, call `discounted_wl` on the pairs that matter. Identical chains are solved
@@ -142,7 +144,7 @@ class _Work:
         file: Any = nullcontext() if checkpoint is None else closing(Checkpoint(checkpoint, self._task()))
         with file as kept:
             finished: set[int] = set()
-            for number, found in () if kept is None else kept.finished():
+            for number, found in () if kept is None else kept.finished(len(self.jobs)):
                 self._put(number, found)
                 finished.add(number)
             sizes = [job.piece.num_pairs for job in self.jobs]
@@ -186,7 +188,18 @@ class _Work:
             "epsilon": repr(epsilon),
             "solver": repr(solver),
             "self-distances": "with" if self.own else "without",
+            "blocks": self._plan(),
         }
+
+    def _plan(self) -> str:
+        """Which pairs are in which block."""
+        digest = hashlib.sha256()
+        for piece, _, _, table in self.jobs:
+            parts = [np.asarray([] if part is None else part, "<i8") for part in (piece.x, piece.y, piece.listed)]
+            digest.update(repr([table is self.table, piece.x is piece.y, [len(part) for part in parts]]).encode())
+            for part in parts:
+                digest.update(part.tobytes())
+        return digest.hexdigest()
 
     def solution(self) -> PairwiseSolution:
         """All distances, those of identical chains too."""
