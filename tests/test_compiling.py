@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numba.core import config
 
+from markovot import _files
 from markovot.transport import compiling
 from markovot.transport.simd import gather, lane_sum, load, scatter_add, splat, store
 
@@ -120,7 +121,7 @@ DAMAGE = {
     "empty": lambda content: b"",
     "one byte": lambda content: content[:1],
     "half of the head": lambda content: content[:40],
-    "the head alone": lambda content: content[: compiling._HEAD],
+    "the head alone": lambda content: content[: _files._HEAD],
     "half": lambda content: content[: len(content) // 2],
     "all but a byte": lambda content: content[:-1],
     "more": lambda content: content + b"\0",
@@ -130,7 +131,7 @@ DAMAGE = {
     "another digest": lambda content: content[:50] + flipped(content[50:], 0.0),
     "a bit of the middle": lambda content: flipped(content, 0.5),
     "the last bit": lambda content: flipped(content, 1.0),
-    "a pickle": lambda content: content[compiling._HEAD :],
+    "a pickle": lambda content: content[_files._HEAD :],
     "text": lambda content: b"dear diary " * 100,
 }
 

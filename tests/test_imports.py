@@ -18,7 +18,7 @@ SOURCE = Path(markovot.__file__).parent
 # other one way. A new module is given its place here.
 ORDER = [
     ["_transforms", "_copying", "arguments"],
-    ["_eager", "_implicit", "_optional", "containers"],
+    ["_eager", "_files", "_implicit", "_optional", "containers"],
     ["validate"],
     ["kernels"],
     ["transport.rows", "transport.units"],

@@ -1,8 +1,11 @@
 """The training loop: what it minimises, what it records, how it stops, fails, and goes on."""
 
+import errno
 import math
 import os
+import re
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -283,15 +286,41 @@ def test_an_interrupted_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     quiet(Bowl([3.0]), total, steps=EVERY, checkpoint=path)
     before = path.read_bytes()
 
-    def half(content, file):
-        file.write_bytes(b"half")
-        raise OSError("disk full")
+    real = Path.write_bytes
 
-    monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(OSError, match="disk full"):
+    def half(file, content):
+        real(file, content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OSError, match=r"checkpoint: No space left on device\. What was kept before is safe") as caught:
         quiet(Bowl([3.0]), total, steps=EVERY + 1, checkpoint=path)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["c"]
+
+
+def test_refuses_a_damaged_checkpoint(tmp_path):
+    path = tmp_path / "c"
+    quiet(Bowl([3.0]), total, steps=2, checkpoint=path)
+    sound, generator = path.read_bytes(), np.random.default_rng(0)
+    damaged = [sound[: len(sound) // 2], sound[:-1], sound + b"x", bytes(len(sound))]
+    for place in generator.integers(8 * len(sound), size=20):
+        content = bytearray(sound)
+        content[place // 8] ^= 1 << place % 8
+        damaged.append(bytes(content))
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"checkpoint: {re.escape(str(path))} is not .* or is damaged"):
+            quiet(Bowl([3.0]), total, steps=4, checkpoint=path)
+
+
+class Buffered(Bowl):
+    """Has the parameter of a bowl, and more to keep."""
+
+    def __init__(self):
+        super().__init__([3.0])
+        self.register_buffer("seen", torch.zeros(3))
 
 
 def test_refuses_checkpoints_of_something_else(tmp_path):
@@ -301,9 +330,14 @@ def test_refuses_checkpoints_of_something_else(tmp_path):
         quiet(Bowl([3.0, 1.0]), total, steps=2, checkpoint=path)
     with pytest.raises(ValueError, match="other parameters or with another optimiser"):
         quiet(Bowl([3.0]), total, steps=2, checkpoint=path, optimiser=partial(torch.optim.SGD, lr=0.1))
-    path.write_text("no checkpoint")
-    with pytest.raises(ValueError, match="is not a checkpoint"):
-        quiet(Bowl([3.0]), total, steps=2, checkpoint=path)
+    with pytest.raises(ValueError, match="other parameters or with another optimiser"):
+        quiet(Buffered(), total, steps=2, checkpoint=path)
+    for content in (b"", b"no checkpoint"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{re.escape(str(path))} is not a checkpoint of a training"):
+            quiet(Bowl([3.0]), total, steps=2, checkpoint=path)
+    with pytest.raises(TypeError, match="checkpoint: expected the path of a file, got int"):
+        quiet(Bowl([3.0]), total, steps=2, checkpoint=3)
     with pytest.raises(ValueError, match="there is no folder"):
         quiet(Bowl([3.0]), total, steps=2, checkpoint=tmp_path / "no" / "c")
 

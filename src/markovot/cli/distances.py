@@ -122,7 +122,7 @@ def _solve(
 def _write(output: Path, found: "PairwiseSolution", data: "Data", settings: dict[str, Any]) -> None:
     import numpy as np
 
-    from markovot.cli.output import written_whole
+    from markovot._files import written_whole
 
     invalid = {str(number): reason for (_, number), reason in found.invalid.items()}
     with written_whole(output) as temporary:

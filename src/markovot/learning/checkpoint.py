@@ -1,24 +1,25 @@
 """A training in a file, from which it goes on after an interruption."""
 
-import os
+import errno
+import io
 from collections.abc import Iterable
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-_FORMAT = "markovot training 1"
+from markovot._files import placed, seal, unseal, written_whole
+
+_WHAT = "training 2"
+_REPAIR = "Give another path, or delete the file"
 
 
 class Checkpoint:
     """A training in a file."""
 
     def __init__(self, path: Any, run: Any, stopper: Any) -> None:
-        self._path, self._run, self._stopper = Path(path), run, stopper
-        if not self._path.parent.is_dir():
-            raise ValueError(f"checkpoint: there is no folder {self._path.parent}. Make it first.")
+        self._path, self._run, self._stopper = placed("checkpoint", path), run, stopper
         if self._path.exists():
             self._load()
 
@@ -26,7 +27,6 @@ class Checkpoint:
         """Write the file anew, and then put it in the place of the old one, so that no half of one is ever there."""
         run, stopper = self._run, self._stopper
         content = {
-            "format": _FORMAT,
             "shapes": self._shapes(),
             "module": run.module.state_dict(),
             "optimiser": run.optimiser.state_dict(),
@@ -36,37 +36,56 @@ class Checkpoint:
             "patience": [torch.from_numpy(np.array(part)) for part in (stopper.reference, stopper.waited)],
             "random": torch.get_rng_state(),
         }
-        draft = self._path.with_name(f"{self._path.name}.{os.getpid()}.part")
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
         try:
-            torch.save(content, draft)
-            draft.replace(self._path)
-        except BaseException:
-            with suppress(OSError):
-                draft.unlink()
-            raise
+            with written_whole(self._path) as temporary:
+                temporary.write_bytes(seal(buffer.getvalue(), _WHAT))
+        except OSError as error:
+            raise OSError(
+                error.errno or errno.EIO,
+                f"checkpoint: {error.strerror or error}. What was kept before is safe: mend that, and the same call "
+                "goes on",
+                str(self._path),
+            ) from error
 
     def _parts(self) -> Iterable[list[Any]]:
         return self._run.values, self._run.error_bounds, self._run.num_iters, self._run.seconds
 
     def _shapes(self) -> dict[str, Any]:
-        named = self._run.module.named_parameters()
-        shapes = {name: (list(p.shape), str(p.dtype)) for name, p in named if p.requires_grad}
-        return {"parameters": shapes, "optimiser": type(self._run.optimiser).__name__}
+        trained = [name for name, parameter in self._run.module.named_parameters() if parameter.requires_grad]
+        state = {
+            name: (list(part.shape), str(part.dtype)) if isinstance(part, Tensor) else type(part).__name__
+            for name, part in self._run.module.state_dict().items()
+        }
+        return {"parameters": trained, "state": state, "optimiser": type(self._run.optimiser).__name__}
 
     def _load(self) -> None:
-        run, stopper = self._run, self._stopper
         try:
-            content = torch.load(self._path, weights_only=True)
-            known = content["format"] == _FORMAT
+            # The digest first: PyTorch's own reader sees no damage to the numbers.
+            data = unseal(self._path.read_bytes(), _WHAT)
+            content = torch.load(io.BytesIO(data), weights_only=True)
+            same = content["shapes"] == self._shapes()
+        except OSError:
+            raise
         except Exception as error:
             raise ValueError(
-                f"checkpoint: {self._path} is not a checkpoint ({error}). Give another path, or delete the file."
+                f"checkpoint: {self._path} is not a checkpoint of a training, or is damaged ({error}). {_REPAIR}."
             ) from error
-        if not known or content["shapes"] != self._shapes():
+        if not same:
             raise ValueError(
-                f"checkpoint: {self._path} was made by a training of other parameters or with another optimiser. Give "
-                "another path, or delete the file to begin anew."
+                f"checkpoint: {self._path} was made by a training of other parameters or with another optimiser. "
+                f"{_REPAIR} to begin anew."
             )
+        try:
+            self._restore(content)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"checkpoint: {self._path} does not fit this training ({error}). {_REPAIR} to begin anew."
+            ) from error
+
+    def _restore(self, content: dict[str, Any]) -> None:
+        run, stopper = self._run, self._stopper
         run.module.load_state_dict(content["module"])
         run.optimiser.load_state_dict(content["optimiser"])
         run.best = content["best"]

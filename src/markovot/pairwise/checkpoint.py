@@ -12,11 +12,11 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from markovot._files import placed
 from markovot.pairwise.blocks import Found
 
 _FORMAT = "markovot pairwise 2"
@@ -49,9 +49,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: Any, task: dict[str, str]) -> None:
-        self._path = Path(path)
-        if not self._path.parent.is_dir():
-            raise ValueError(f"checkpoint: there is no folder {self._path.parent}. Make it first.")
+        self._path = placed("checkpoint", path)
         self._task = {"format": _FORMAT, **task}
         self._stamp = json.dumps(self._task).encode()
         with self._explained():

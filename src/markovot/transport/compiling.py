@@ -15,7 +15,6 @@ import os
 import pickle
 import sys
 import tempfile
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -29,8 +28,9 @@ from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
+from markovot._files import seal, unseal, written_whole
+
 _HERE = Path(__file__).parent
-_FORMAT = b"markovot kernel 1\n"
 # Switches of numba, from its environment variables, that change the code it makes. Unchecked code must not be run where
 # checks of bounds are asked for, nor the other way round.
 _SWITCHES = (
@@ -102,14 +102,11 @@ class _KernelCache(_Cache):
         if path is None:
             return None
         try:
-            content = path.read_bytes()
-            if not content.startswith(_stamp(key, content[_HEAD:])):
-                return None
-            arguments, reduced = pickle.loads(content[_HEAD:])
+            arguments, reduced = pickle.loads(unseal(path.read_bytes(), key))
             if arguments != _arguments(sig):
                 return None
             return CompileResult._rebuild(target_context, *reduced)
-        except Exception:  # a file that cannot be read; or code of another build that goes by the same version
+        except Exception:  # a file that is damaged or cannot be read; or code of another build of the same version
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -117,14 +114,9 @@ class _KernelCache(_Cache):
         path, key = self._place(sig, data.codegen)
         if path is None or data.lifted or data.library.has_dynamic_globals:
             return
-        payload = dumps((_arguments(sig), data._reduce()))
-        draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-        try:
-            draft.write_bytes(_stamp(key, payload) + payload)
-            draft.replace(path)
-        except OSError:
-            with suppress(OSError):
-                draft.unlink()
+        content = seal(dumps((_arguments(sig), data._reduce())), key)
+        with suppress(OSError), written_whole(path) as temporary:
+            temporary.write_bytes(content)
 
     def _place(self, sig: Any, codegen: Any) -> tuple[Path | None, str]:
         """The file for a signature, and all that its code depends on."""
@@ -139,14 +131,6 @@ class _KernelCache(_Cache):
 def _arguments(sig: Any) -> tuple[Any, ...]:
     """The types of the arguments of a signature, which numba gives with or without the type of the result."""
     return tuple(getattr(sig, "args", sig))
-
-
-def _stamp(key: str, payload: bytes) -> bytes:
-    """The head of a file: a digest of what it holds, and of what it should."""
-    return _FORMAT + hashlib.blake2b(key.encode() + b"\0" + payload).digest()
-
-
-_HEAD = len(_stamp("", b""))
 
 
 _njit: Any = numba.njit  # its stubs do not know all options

@@ -1,0 +1,54 @@
+"""Files that are whole or not there, and whose damage is seen when they are read."""
+
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_FORMAT = b"markovot sealed 1\n"
+_HEAD = len(_FORMAT) + hashlib.blake2b().digest_size
+
+
+def placed(name: str, path: Any) -> Path:
+    """The path of a file that is to be written, whose folder must be there."""
+    try:
+        found = Path(path)
+    except TypeError:
+        raise TypeError(f"{name}: expected the path of a file, got {type(path).__name__}.") from None
+    if not found.parent.is_dir():
+        raise ValueError(f"{name}: there is no folder {found.parent}. Make it first.")
+    return found
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path to write to; what stands there becomes `path` at the end, and nothing does if something fails."""
+    # The same ending, since some writers choose the format by it or add it.
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def seal(content: bytes, what: str) -> bytes:
+    """A file's bytes: the content behind a digest of it and of what it is."""
+    return _FORMAT + hashlib.blake2b(what.encode() + b"\0" + content).digest() + content
+
+
+def unseal(data: bytes, what: str) -> bytes:
+    """The content.
+
+    Raises:
+        ValueError: it is damaged, or something else.
+    """
+    content = data[_HEAD:]
+    if not data.startswith(_FORMAT):
+        raise ValueError("it does not begin as such a file does")
+    if data != seal(content, what):
+        raise ValueError("its digest does not match what it holds")
+    return content
