@@ -1,5 +1,6 @@
 """Files that are whole or not there, and whose damage is seen when they are read."""
 
+import errno
 import hashlib
 import os
 import uuid
@@ -31,6 +32,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:  # which names another file, or none
+        what = error.strerror or str(error)
+        raise OSError(error.errno or errno.EIO, f"{what}; an older file is as it was", str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

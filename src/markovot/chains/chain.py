@@ -8,7 +8,7 @@ from torch import Tensor
 
 from markovot import sparse, validate
 from markovot.arguments import kind
-from markovot.chains import build, counting, labels, stacking
+from markovot.chains import build, counting, labels, stacking, storage
 from markovot.chains.base import ChainBase
 from markovot.compressed import Compressed
 
@@ -302,6 +302,50 @@ class MarkovChain(ChainBase):
                 raise TypeError(f"chains: number {k} is {type(part).__name__}, not a MarkovChain. as_chain converts.")
         return cls(**stacking.stacked(parts))
 
+    def save(self, path: Any) -> None:
+        """Store the chain or batch in a file, for `load`.
+
+        The format is NumPy's .npz, of plain arrays and JSON: it needs no pickle, nor anything of this package to be
+        read. Layout, dtype, initial law, features, names and padding are kept; gradients and the device are not.
+
+        Args:
+            path: the file; the folder must exist, and an older file is replaced as a whole.
+
+        Raises:
+            TypeError: names of states other than strings, numbers, truth values, None, and tuples of these; features
+                of a dtype that NumPy lacks.
+            ValueError: there is no such folder.
+            OSError: the file cannot be written; an older one is as it was.
+
+        Example:
+            >>> import tempfile, torch
+            >>> matrix = torch.tensor([[0.9, 0.1], [0.5, 0.5]])
+            >>> chain = MarkovChain.from_transitions(matrix, state_names=["sun", "rain"])
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     chain.save(f"{folder}/weather.npz")
+            ...     MarkovChain.load(f"{folder}/weather.npz").state_names
+            ['sun', 'rain']
+        """
+        storage.write(path, self)
+
+    @classmethod
+    def load(cls, path: Any) -> "MarkovChain":
+        """The chain or batch that `save` stored, on the CPU.
+
+        No code in the file is run. All of it is checked, by its digest and as `from_transitions` checks what it is
+        given.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The chain, equal to the stored one to the bit.
+
+        Raises:
+            ValueError: the file is damaged, or no stored chain.
+            OSError: it cannot be read.
+        """
+        return storage.read(path, cls)
 
 def _numbers_of(features: Any) -> Any:
     """Features that are numbers, as a tensor of our own; labels as they are."""

@@ -1,6 +1,5 @@
 """A training in a file, from which it goes on after an interruption."""
 
-import errno
 import io
 from collections.abc import Iterable
 from typing import Any
@@ -43,10 +42,7 @@ class Checkpoint:
                 temporary.write_bytes(seal(buffer.getvalue(), _WHAT))
         except OSError as error:
             raise OSError(
-                error.errno or errno.EIO,
-                f"checkpoint: {error.strerror or error}. What was kept before is safe: mend that, and the same call "
-                "goes on",
-                str(self._path),
+                error.errno, f"checkpoint: {error.strerror}. Mend that, and the same call goes on", str(self._path)
             ) from error
 
     def _parts(self) -> Iterable[list[Any]]:
