@@ -1,5 +1,6 @@
 """MarkovDistance and DistanceKernel: the right numbers, and at home in scikit-learn."""
 
+import copy
 import dataclasses
 import pickle
 
@@ -113,8 +114,10 @@ def test_entries_are_distances_between_new_and_fitted_chains(mutag, options):
     assert found.shape == (2, 3)
     assert found.dtype == np.float64
     assert_allclose(found, [[expected(x, y) for y in chains[:3]] for x in chains[3:]], rtol=0, atol=4e-4)
-    assert estimator.error_bound_.shape == estimator.status_.shape == (2, 3)
-    assert estimator.error_bound_.max() <= (1e-8 if "solver" in options else 2e-4 * (4 if "cost" in options else 1))
+    solution = estimator.solve(chains[3:])
+    assert_array_equal(np.maximum(solution.value, 0.0), found)
+    assert solution.error_bound.shape == solution.status.shape == (2, 3)
+    assert solution.error_bound.max() <= (1e-8 if "solver" in options else 2e-4 * (4 if "cost" in options else 1))
 
 
 def test_fit_transform_is_the_symmetric_matrix_and_solves_each_pair_once(mutag, solved):
@@ -139,13 +142,22 @@ def test_fit_alone_solves_nothing_and_keeps_no_bounds_of_before(mutag, solved):
     assert not hasattr(estimator, "status_")
 
 
-def test_bounds_do_not_outlive_a_failed_transform(mutag):
+def test_transform_changes_nothing_whether_it_succeeds_or_fails(mutag):
     estimator = MarkovDistance(costs.ZeroOne())
-    estimator.fit_transform(mutag[0][:3])
+    for fit in (estimator.fit, estimator.fit_transform):
+        fit(mutag[0][:3])
+        before = dict(vars(estimator))
+        estimator.transform(mutag[0][3:5])
+        assert vars(estimator).keys() == before.keys()
+        assert all(vars(estimator)[name] is part for name, part in before.items())
+    assert estimator.error_bound_.shape == (3, 3)
     estimator.set_params(solver=PolicyIteration(max_iter=1, rtol=1e-12))
     with pytest.raises(SolveError):
         estimator.transform(mutag[0][3:5])
-    assert not hasattr(estimator, "error_bound_")
+    assert_array_equal(estimator.error_bound_, before["error_bound_"])
+    with pytest.raises(SolveError):
+        estimator.fit_transform(mutag[0][:3])
+    assert not hasattr(estimator, "error_bound_")  # those of before are not taken for its own
 
 
 @pytest.mark.parametrize(("debiased", "lowest"), [(True, 0.0), (False, -0.5)])
@@ -213,12 +225,15 @@ def test_pairs_that_do_not_converge_are_an_error_or_a_warning(mutag):
     with pytest.raises(SolveError, match="9 of 9 pairs were not solved"):
         MarkovDistance(costs.ZeroOne(), solver=hasty).fit_transform(mutag[0][:3])
     tolerant = MarkovDistance(costs.ZeroOne(), solver=hasty, throw=False)
-    with pytest.warns(ConvergenceWarning, match=r"of 9 distances were not solved .* Status.MAX_ITER_REACHED"):
+    message = r"of 9 distances were not solved .* Status.MAX_ITER_REACHED.*`solve` gives the status"
+    with pytest.warns(ConvergenceWarning, match=message) as caught:
         found = tolerant.fit_transform(mutag[0][:3])
+    assert caught[0].filename == __file__
     assert np.isfinite(found).all()
     assert (tolerant.status_ == Status.MAX_ITER_REACHED).any()
     with pytest.warns(ConvergenceWarning, match="of 6 distances"):
         assert tolerant.transform(mutag[0][3:5]).shape == (2, 3)
+    assert (tolerant.solve(mutag[0][3:5]).status == Status.MAX_ITER_REACHED).any()  # and says no more
 
 
 def test_an_invalid_chain_is_an_error_or_a_row_of_nan(mutag):
@@ -431,6 +446,14 @@ def test_a_fitted_pipeline_survives_pickling(mutag):
     assert_array_equal(again.predict(chains[20:]), model.predict(chains[20:]))
     assert_array_equal(again[:-1].transform(chains[20:]), model[:-1].transform(chains[20:]))
     assert_array_equal(again[0].error_bound_, model[0].error_bound_)
+
+
+def test_a_fitted_estimator_can_be_copied_though_its_chains_have_gradients():
+    weights = torch.rand(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    chains = [MarkovChain.from_adjacency(weights * k, features=torch.arange(3)) for k in (1, 2)]
+    estimator = MarkovDistance(costs.ZeroOne()).fit(chains)
+    for again in (copy.deepcopy(estimator), pickle.loads(pickle.dumps(estimator))):
+        assert_array_equal(again.transform(chains), estimator.transform(chains))
 
 
 def test_columns_have_names_and_pandas_comes_out_if_wanted(mutag):

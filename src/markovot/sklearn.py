@@ -12,6 +12,7 @@ from markovot._optional import require
 from markovot.chains import MarkovChain, chain_of
 from markovot.costs import Cost
 from markovot.fixed_point import PolicyIteration, Solver
+from markovot.pairwise import PairwiseSolution
 
 require("sklearn", extra="sklearn", what="markovot.sklearn")  # says how to install it, where the next lines would not
 
@@ -44,7 +45,8 @@ class MarkovDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     Attributes:
         chains_: the fitted chains.
-        error_bound_: certified error of each distance, of the latest `fit_transform` or `transform`.
+        error_bound_: certified error of each distance between these; after `fit_transform` alone, since `fit` solves
+            nothing. Those of new chains come from `solve`.
         status_: a `Status` for each pair, of the same.
 
     Raises:
@@ -112,7 +114,8 @@ class MarkovDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             y: ignored.
         """
         self.chains_ = _read(X)
-        self._forget()
+        for name in ("error_bound_", "status_"):  # those of an earlier fit
+            self.__dict__.pop(name, None)
         return self
 
     def fit_transform(self, X: Iterable[Any], y: Any = None) -> FloatArray:
@@ -122,8 +125,9 @@ class MarkovDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             X: as in `fit`.
             y: ignored.
         """
-        self.fit(X, y)
-        return self._solve(self.chains_, None)
+        found = self.fit(X, y)._solve(self.chains_, None)
+        self.error_bound_, self.status_ = found.error_bound, found.status
+        return self._distances(found)
 
     def transform(self, X: Iterable[Any]) -> FloatArray:
         """The distances from each of `X` to each fitted chain (len(X), k), in units of the cost.
@@ -131,12 +135,19 @@ class MarkovDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         Args:
             X: as in `fit`.
         """
+        return self._distances(self.solve(X))
+
+    def solve(self, X: Iterable[Any]) -> PairwiseSolution:
+        """The distances of `transform` with their certified errors and statuses, and below zero where debiasing leads.
+
+        Args:
+            X: as in `fit`.
+        """
         check_is_fitted(self)
         return self._solve(_read(X), self.chains_)
 
-    def _solve(self, chains: list[MarkovChain], others: list[MarkovChain] | None) -> FloatArray:
-        self._forget()
-        found = pairwise.distance_matrix(
+    def _solve(self, chains: list[MarkovChain], others: list[MarkovChain] | None) -> PairwiseSolution:
+        return pairwise.distance_matrix(
             chains,
             others,
             cost=self.cost,
@@ -147,25 +158,22 @@ class MarkovDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             progress=self.progress,
             throw=self.throw,
         )
-        self.error_bound_, self.status_ = found.error_bound, found.status
+
+    def _distances(self, found: PairwiseSolution) -> FloatArray:
+        """The matrix for scikit-learn, which has no other way than a warning to hear of what was not solved."""
         if not found.converged.all():
             failed = np.argwhere(~found.converged).tolist()
             i, j = failed[0]
             reasons = [f"; {name}[{number}] is invalid: {reason}" for (name, number), reason in found.invalid.items()]
             warnings.warn(
                 f"{len(failed)} of {found.value.size} distances were not solved to their tolerance, the first at "
-                f"({i}, {j}): {found.status[i, j]}{''.join(reasons)}. See status_ and error_bound_; with throw=True "
-                "this is an error.",
+                f"({i}, {j}): {found.status[i, j]}{''.join(reasons)}. `solve` gives the status and the certified error "
+                "of each; with throw=True this is an error.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,  # beyond scikit-learn's wrapper
             )
         # The bounds hold for this too: no two numbers are further apart after it.
         return np.maximum(found.value, 0.0) if self.debiased else found.value
-
-    def _forget(self) -> None:
-        """Bounds of an earlier call must not be taken for those of the next, should it fail."""
-        for name in ("error_bound_", "status_"):
-            self.__dict__.pop(name, None)
 
     @property
     def _n_features_out(self) -> int:
@@ -192,7 +200,7 @@ def _read(X: Iterable[Any]) -> list[MarkovChain]:
                 f"X[{index}]: a batch {tuple(chain.batch_shape)} of chains where one is expected. Give its chains one "
                 "by one, as in list(batch)."
             )
-        chains.append(chain)
+        chains.append(chain.detach())  # so that the estimator can be copied, and holds no graph of gradients
     if not chains:
         raise ValueError("X: there are no chains. Give at least one.")
     return chains
