@@ -68,7 +68,7 @@ ORDER = [
     ["plot", "plot.*"],
     ["report", "report.*"],
     ["cli.program", "cli.output"],
-    ["cli.data"],
+    ["cli.data", "cli.stored"],
     ["cli.info", "cli.compare", "cli.distances", "cli.neighbours", "cli.classify", "cli.report"],
     ["cli.plot"],
     ["cli.app"],

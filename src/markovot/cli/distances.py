@@ -18,13 +18,11 @@ from markovot.cli.program import (
     reading_options,
     showing_options,
 )
+from markovot.cli.stored import DECISIVE, read_output
 
 if TYPE_CHECKING:
     from markovot.cli.data import Data
     from markovot.pairwise import PairwiseSolution
-
-# What must be the same for a finished file to be the answer; the rest tells people what they look at.
-_DECISIVE = ("chains", "cost", "delta", "epsilon", "debiased", "rtol")
 
 
 @click.command(
@@ -143,31 +141,9 @@ def _discard(checkpoint: Path) -> None:
         checkpoint.with_name(checkpoint.name + end).unlink(missing_ok=True)
 
 
-def read_output(path: Path) -> dict[str, Any]:
-    """The arrays of a file of distances, and its settings as a dictionary.
-
-    Raises:
-        Failure: it is no such file.
-    """
-    import zipfile
-
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found: dict[str, Any] = {name: file[name] for name in file.files}
-        found["settings"] = json.loads(str(found["settings"]))
-        missing = {"value", "error_bound", "status", "targets", "names"} - set(found)
-    except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise Failure(f"{path} is not a file of `markovot distances`: {error}") from error
-    if missing:
-        raise Failure(f"{path} is not a file of `markovot distances`: it has no {sorted(missing)[0]}")
-    return found
-
-
 def _check_same(output: Path, settings: dict[str, Any]) -> None:
     before = read_output(output)["settings"]
-    for name in _DECISIVE:
+    for name in DECISIVE:
         if before.get(name) != settings[name]:
             what = "of other data" if name == "chains" else f"with {name} {before.get(name)}, not {settings[name]}"
             raise Failure(f"{output} holds distances {what}: name another file, or begin anew with --force")
@@ -199,7 +175,7 @@ def report(output: Path, showing: Showing) -> None:
         "largest": float(value[between].max()) if there else None,
         "largest_error_bound": float(stored["error_bound"][between].max()) if there else None,
         "invalid": stored["settings"]["invalid"],
-        **{name: stored["settings"][name] for name in ("data", "features", *_DECISIVE[1:])},
+        **{name: stored["settings"][name] for name in ("data", "features", *DECISIVE[1:])},
     }
     if showing.as_json:
         show_json(summary)

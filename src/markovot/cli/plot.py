@@ -34,8 +34,8 @@ _NAMES_ON_TREE = 150
 @showing_options
 def plot(distances: Path, kind: str, output: Path | None, title: str | None, showing: Showing) -> None:
     """Draw DISTANCES, a file that `markovot distances` wrote."""
-    from markovot.cli.distances import read_output
     from markovot.cli.output import picture, show_json
+    from markovot.cli.stored import read_output
 
     stored = read_output(distances)
     path = output or distances.with_name(f"{distances.stem}-{kind}.png")

@@ -40,8 +40,8 @@ def report(
     It has a map of the data set, the matrix ordered by class, and for each graph its nearest neighbours, with the
     certified errors and with the alignments drawn. What did not converge is counted and marked.
     """
-    from markovot.cli.distances import read_output
     from markovot.cli.output import show_json
+    from markovot.cli.stored import read_output
     from markovot.report import write_report
 
     if no_alignments and data is not None:
