@@ -30,6 +30,7 @@ from sklearn.metrics import adjusted_rand_score
 from markovot import MarkovChain, costs, plot
 from markovot.datasets import load_languages
 from markovot.interop import from_deeptime, from_hmmlearn
+from markovot.kernels import dissimilarities
 from markovot.pairwise import distance_matrix
 
 LETTERS = " abcdefghijklmnopqrstuvwxyz"
@@ -97,9 +98,7 @@ for name in texts:
 
 def clusters(distances, count):
     """The clusters into which average linkage cuts a distance matrix."""
-    apart = numpy.maximum((distances + distances.T) / 2, 0.0)
-    numpy.fill_diagonal(apart, 0.0)
-    return fcluster(linkage(squareform(apart, checks=False), "average"), count, "maxclust")
+    return fcluster(linkage(squareform(dissimilarities(distances)), "average"), count, "maxclust")
 
 
 def agreement(found, sources):

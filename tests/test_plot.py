@@ -66,6 +66,20 @@ def test_order_takes_an_entropic_distance(blobs):
     assert plot.class_order(torch.tensor([[-0.1]]), ["a"]).tolist() == [0]
 
 
+@pytest.mark.parametrize("low", [-2.2e-18, -0.1])
+def test_every_picture_of_items_takes_distances_below_zero(figure_axes, low):
+    # Debiased ones: within one class, so that the tree joins the two below zero. They are drawn as if at zero.
+    below = np.array([[0.0, low, 1.0, 1.1], [low, 0.0, 1.0, 1.2], [1.0, 1.0, 0.0, 0.3], [1.1, 1.2, 0.3, 0.0]])
+    zero = np.maximum(below, 0.0)
+    labels = ["a"] * 4
+    np.testing.assert_array_equal(plot.class_order(below, labels), plot.class_order(zero, labels))
+    drawn = plot.distance_matrix(below, labels, ax=figure_axes()).images[0].get_array()
+    assert drawn.min() == low  # the distances themselves are shown as they are
+    np.testing.assert_array_equal(plot.positions(below).place, plot.positions(zero).place)
+    plot.embedding(below, labels, ax=figure_axes())
+    plot.dendrogram(below, ax=figure_axes())
+
+
 @pytest.mark.parametrize(
     ("values", "labels", "message"),
     [

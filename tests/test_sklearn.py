@@ -174,6 +174,21 @@ def test_only_what_debiasing_leaves_below_zero_is_given_as_zero(mutag, monkeypat
     assert found[0, 1] > 0.0
 
 
+def test_rounding_below_zero_is_given_as_zero_without_debiasing_too(mutag, monkeypatch):
+    from sklearn.neighbors import KNeighborsClassifier
+
+    real = pairwise.distance_matrix
+
+    def rounded(*chains, **options):
+        found = real(*chains, **options)
+        return dataclasses.replace(found, value=np.where(np.eye(len(found.value)), -2.2e-18, found.value))
+
+    monkeypatch.setattr(pairwise, "distance_matrix", rounded)
+    distances = MarkovDistance(costs.ZeroOne(), epsilon=0.0).fit_transform(mutag[0][:3])
+    assert distances.min() == 0.0
+    KNeighborsClassifier(1, metric="precomputed").fit(distances, [0, 1, 0])  # refuses anything below zero
+
+
 def test_progress_is_shown_only_when_wanted(mutag, capfd):
     MarkovDistance(costs.ZeroOne()).fit_transform(mutag[0][:2])
     assert capfd.readouterr().err == ""

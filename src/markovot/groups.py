@@ -173,13 +173,12 @@ def _powers(distances: Any, power: int) -> FloatArray:
             UserWarning,
             stacklevel=3,
         )
-    array = (array + array.T) / 2
-    np.fill_diagonal(array, 0.0)
-    kernels.warn_of_negatives("distances", array, float(np.abs(array).max(initial=0.0)))
-    array = np.maximum(array, 0.0)
-    if not array.any():
+    between = array[~np.eye(len(array), dtype=bool)]
+    kernels.warn_of_negatives("distances", between, float(np.abs(between).max(initial=0.0)))
+    apart = kernels.symmetrised(array)
+    if not apart.any():
         raise ValueError("distances: all are zero, so there is no variation to share out. Check delta and the cost.")
-    return array**power
+    return apart**power
 
 
 def _members(labels: Iterable[Any], wanted: int) -> dict[Any, NDArray[np.intp]]:

@@ -85,6 +85,56 @@ def warn_of_negatives(name: str, distances: FloatArray, scale: float) -> None:
         )
 
 
+def nonnegative(distances: FloatArray, below: float | FloatArray = np.inf) -> FloatArray:
+    """Distances as dissimilarities, where what is below zero counts as zero.
+
+    The one place where that is decided. A distance of zero may come out a little below it, by rounding or within its
+    certified error; a debiased one may truly lie below, since what is taken off are self-distances that it need not
+    exceed. Neither says that two things are nearer than equal, and SciPy and scikit-learn refuse such numbers.
+
+    Args:
+        distances: of any shape; NaN stays.
+        below: how far below zero an entry may lie to be set to zero; what is further below is left as it is. Default:
+            any.
+    """
+    return np.where((distances < 0.0) & (distances >= -np.asarray(below)), 0.0, distances)
+
+
+def dissimilarities(distances: Any) -> FloatArray:
+    """All distances within one set as other libraries take them: symmetric, nonnegative, zero on the diagonal.
+
+    SciPy's `squareform` and `linkage` and scikit-learn's `metric="precomputed"` refuse entropic distances, which do not
+    vanish on the diagonal, and debiased ones, which may lie below zero. What this changes says nothing of how different
+    things lie to each other.
+
+    Args:
+        distances: a `PairwiseSolution` of one set, or a matrix (n, n).
+
+    Returns:
+        A new array (n, n).
+
+    Raises:
+        ValueError: not square, not finite, or not symmetric within certified errors.
+        TypeError: it does not hold real numbers.
+
+    Example:
+        >>> dissimilarities([[0.2, -0.1, 0.5], [-0.1, 0.2, 0.7], [0.5, 0.7, 0.1]])
+        array([[0. , 0. , 0.5],
+               [0. , 0. , 0.7],
+               [0.5, 0.7, 0. ]])
+    """
+    array = as_matrix("distances", getattr(distances, "value", distances))
+    check_symmetric("distances", array)
+    return symmetrised(array)
+
+
+def symmetrised(distances: FloatArray) -> FloatArray:
+    """What `dissimilarities` makes of a square matrix that is known to be one of distances."""
+    apart = nonnegative((distances + distances.T) / 2)
+    np.fill_diagonal(apart, 0.0)
+    return apart
+
+
 def median_distance(distances: FloatArray) -> float:
     """The median of the positive distances between different members of one set.
 
@@ -110,13 +160,13 @@ def median_distance(distances: FloatArray) -> float:
 def laplacian(distances: FloatArray, scale: float) -> FloatArray:
     """`exp(-d / s)`; distances below zero, which debiasing can leave, count as zero."""
     distances, scale = _checked(distances, scale)
-    return np.exp(-np.maximum(distances, 0.0) / scale)
+    return np.exp(-nonnegative(distances) / scale)
 
 
 def gaussian(distances: FloatArray, scale: float) -> FloatArray:
     """`exp(-d^2 / (2 s^2))`; distances below zero count as zero."""
     distances, scale = _checked(distances, scale)
-    return np.exp(-0.5 * np.square(np.maximum(distances, 0.0) / scale))
+    return np.exp(-0.5 * np.square(nonnegative(distances) / scale))
 
 
 def _checked(distances: Any, scale: Any) -> tuple[FloatArray, float]:

@@ -37,7 +37,8 @@ class MarkovDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         delta: as in `discounted_wl`, in (0, 1]. The default looks about five steps ahead.
         epsilon: as in `discounted_wl`, in units of the cost. The default suits costs of range one.
         debiased: take half of each chain's distance to itself off, so that d(X, X) = 0 with entropy too; each call
-            solves these as well. What falls below zero is given as zero: scikit-learn refuses negative distances.
+            solves these as well. What falls below zero is given as zero: scikit-learn refuses negative distances. (So
+            is, without debiasing, what rounding leaves below zero within its certified error.)
         solver: as in `discounted_wl`; it does not change the answer beyond the certified error.
         progress: show a progress bar; off, since a search fits many times.
         throw: raise an error if some pair was not solved to its tolerance, or was invalid. With False they keep what
@@ -172,8 +173,8 @@ class MarkovDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 ConvergenceWarning,
                 stacklevel=4,  # beyond scikit-learn's wrapper
             )
-        # The bounds hold for this too: no two numbers are further apart after it.
-        return np.maximum(found.value, 0.0) if self.debiased else found.value
+        # The bounds hold for this too. Without debiasing, what lies further below zero was made so by the cost.
+        return kernels.nonnegative(found.value, np.inf if self.debiased else found.error_bound)
 
     @property
     def _n_features_out(self) -> int:

@@ -251,7 +251,7 @@ def _families(matrices: dict[Any, FloatArray], method: str, protocol: NestedCV) 
             values = debias(matrix) if debiased else matrix
             kernels.warn_of_negatives(f"matrices[{name!r}]", values, float(np.median(matrix)))
             candidates = [shared | {"debiased": debiased} | each for each in grid]
-            families.append(_Family(method, np.maximum(values, 0.0), candidates, protocol.psd))
+            families.append(_Family(method, kernels.nonnegative(values), candidates, protocol.psd))
     return families
 
 

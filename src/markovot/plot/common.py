@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from markovot import validate
+from markovot import kernels, validate
 from markovot._optional import require
 from markovot.chains.labels import is_missing
 
@@ -71,15 +71,8 @@ def square_matrix(name: str, values: Any) -> FloatArray:
 
 
 def dissimilarities(name: str, values: Any) -> FloatArray:
-    """A square matrix made symmetric, nonnegative, and zero on the diagonal.
-
-    An entropic distance of a thing to itself is not zero, and a debiased one may be a little below zero: libraries for
-    distances refuse both, and neither says anything of how things lie to each other.
-    """
-    matrix = square_matrix(name, values)
-    apart = np.maximum((matrix + matrix.T) / 2, 0.0)
-    np.fill_diagonal(apart, 0.0)
-    return apart
+    """A square matrix, checked, as the dissimilarities of `kernels.dissimilarities`."""
+    return kernels.symmetrised(square_matrix(name, values))
 
 
 def classes(labels: Labels, count: int) -> list[Hashable]:

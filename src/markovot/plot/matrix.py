@@ -14,10 +14,10 @@ from markovot.plot.common import (
     check_frame,
     class_name,
     classes,
+    dissimilarities,
     new_axes,
     points_high,
     settle,
-    square_matrix,
 )
 
 if TYPE_CHECKING:
@@ -102,16 +102,13 @@ def class_order(values: Distances, labels: Labels) -> IntArray:
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform
 
-    matrix = square_matrix("values", values)
-    names = classes(labels, len(matrix))
+    apart = dissimilarities("values", values)
+    names = classes(labels, len(apart))
     order: list[int] = []
     for name in dict.fromkeys(names):
         members = np.array([i for i, other in enumerate(names) if other == name])
         if len(members) > 2:
-            block = matrix[np.ix_(members, members)]
-            # No checks: an entropic distance of a thing to itself is not zero, and plays no part here.
-            apart = squareform((block + block.T) / 2, checks=False)
-            tree = linkage(apart, method="average", optimal_ordering=True)
+            tree = linkage(squareform(apart[np.ix_(members, members)]), method="average", optimal_ordering=True)
             members = members[leaves_list(tree)]
         order.extend(members.tolist())
     return np.array(order, dtype=np.int64)
