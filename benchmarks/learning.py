@@ -5,6 +5,9 @@
 The step of the paper's coarsening is one distance of 15 states, dense, to 30, sparse, its gradient, and a step of
 Adam. A "cold" step starts each solve afresh; a "warm" one where the last step ended. Medians over the steps after the
 first twenty; CPU times are of the whole process, and tell a busy machine from a slow step.
+
+Where ot-markov-distances is installed (`make bench` does), it takes the same steps in the same process, in turn with
+ours: at its defaults, and with its limits raised to the accuracy that ours certifies. See `suite/training.py`.
 """
 
 import argparse
@@ -17,6 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 from machine import machine
+from suite import cases as suite_cases
+from suite import packages
+from suite import training as beside_the_rival
 
 from markovot import MarkovChain, PolicyIteration, costs, discounted_wl
 from markovot.learning import DiscountedWLLoss, Training, coarsen, several_steps, starts
@@ -74,6 +80,22 @@ def measured(run: Callable[[], list[float]]) -> dict[str, float]:
     return {"median_ms": 1e3 * statistics.median(seconds[SKIPPED:]), "cpu_ms": 1e3 * cpu, "total_s": sum(seconds)}
 
 
+def beside(steps: int) -> dict[str, Any]:
+    """Ours and the rival, step by step."""
+    names = [suite_cases.OURS, suite_cases.OMD, suite_cases.TIGHT]
+    for name in names:
+        if reason := packages.missing(name):
+            print(f"{name}: {reason}")
+    found = beside_the_rival.measured([name for name in names if packages.missing(name) is None], steps)
+    for name, each in found["trainings"].items():
+        print(
+            f"{name:28}{each['median_ms']:9.2f} ms a step; first value off by {each['error of the value']:.1e}; "
+            f"from {each['starts at']:.4f} to {each['ends at']:.4f}"
+        )
+    print(f"ot-markov-distances, tight: {beside_the_rival.TIGHT}; the other: its defaults")
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=300)
@@ -110,6 +132,7 @@ def main() -> None:
         whole = {"seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - cpu, "value": found.value}
         result["whole"] = whole
         print(f"coarsen, {options.whole} steps: {whole['seconds']:.1f} s, CPU {whole['cpu_seconds']:.1f} s; {found}")
+    result["beside"] = beside(options.steps)
     if options.output:
         with open(options.output, "w", encoding="utf-8") as file:
             json.dump(result, file, indent=1)

@@ -36,6 +36,13 @@ def measurement(suite, group, package, **changed):
         found |= {"values": [2.0], "warnings": [], "status": ["CONVERGED"], "backward": 0.25, "gradient": [1.0, 2.0]}
     if package == suite.cases.OURS:
         found |= {"truth": [2.0], "range": [1.0], "certified": [1e-5], "true gradient": [1.0, 2.0]}
+    if group.kind == "training":
+        each = {"median_ms": 5.0, "total_s": 1.0, "error of the value": 1e-3, "starts at": 0.7, "ends at": 0.5}
+        found |= {"steps": 100.0, "trainings": {suite.cases.OURS: each, suite.cases.OMD: each | {"median_ms": 20.0}}}
+    if group.kind == "claims":
+        from suite import claims
+
+        found["claims"] = {claim.words: claim.expected for claim in claims.CLAIMS if claim.package == package}
     if group.kind == "safety":
         counts = {"right, said to be right": 4, "wrong, said to be right": 2}
         found["hard"] = [{"setting": "defaults", "epsilon": 0.01, "counts": counts, "worst": 0.25}]
@@ -105,6 +112,8 @@ def test_the_page_shows_every_measurement_and_draws_every_picture(suite, filled,
     assert "2 of 6" in lines(text, "`ot.emd2`")[0]
     assert "**quietly 3**" in lines(text, "`ot.emd2`")[1]
     assert "| 1e-08 | 1 | 5 | 1e-04 | 0 |" in text
+    assert "| ot-markov-distances | 20 ms | 4.0 | 0.1 % | 0.5000 |" in text
+    assert "our pages say" not in text
     assert "provisional" not in text
     # Each cell of a table belongs to a column.
     for line, after in zip(text.splitlines(), text.splitlines()[1:], strict=False):

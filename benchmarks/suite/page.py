@@ -5,6 +5,7 @@ from typing import Any
 
 from suite import cases, plots
 from suite.cases import GROUPS, Group
+from suite.claims_page import claimed, trained
 from suite.figures import Point, duration, memory, ratio, share, table, time_of
 from suite.safety_page import safety
 from suite.store import BUSY, Store, busy
@@ -34,10 +35,11 @@ by `make bench`, from `benchmarks/benchmarks.json`; no number in it was typed by
 - The truth is markovot's value at a tolerance of 1e-10; the smallest cases are solved once more by independent oracles:
   linear programmes, and Sinkhorn or trust-region steps in the log domain. The largest relative difference was
   {gap}.
-- *Backward* is the time of all gradients that the package gives: for markovot in the cost, both transitions and (not
-  for the average cost) both initial laws; for ot-markov-distances in the cost. *Gradient error*: of that in the cost.
+- *Backward* is the time of gradients, in:{backward}. *Gradient error*: of that in the cost.
+- What gradients ot-markov-distances gives, and what it refuses, is tried [below](#what-the-others-do-tried). Dense
+  against dense its backward fails at its defaults, and works with `y_is_sparse=True`.
 - A package that takes more than {limit:g} s is stopped, and not tried on larger cases.
-- ot-markov-distances works in single precision. At its defaults it makes at most 50 outer steps of at most 100 Sinkhorn
+- ot-markov-distances is run in single precision; in double it needs the laws to be given. At its defaults it makes at most 50 outer steps of at most 100 Sinkhorn
   steps and stops at a step of .5 % of the value; *tight* is the same with its limits raised and its step tolerance set
   for what we certify.
 """
@@ -45,18 +47,33 @@ by `make bench`, from `benchmarks/benchmarks.json`; no number in it was typed by
 
 def page(store: Store, history: list[dict[str, Any]], folder: Path) -> str:
     """The text; the pictures go into `folder`/benchmarks."""
-    parts = [HEAD.format(gap=oracles(store), limit=limit(store), baseline=baseline(store)), about(store), goals(store)]
+    head = HEAD.format(gap=oracles(store), limit=limit(store), baseline=baseline(store), backward=backward(store))
+    parts = [head, about(store), goals(store)]
     for group in GROUPS:
-        if group.kind == "safety":
-            parts.append(safety(store, group))
-        else:
-            parts.append(section(store, group, folder))
+        parts.append(WHOLE[group.kind](store, group) if group.kind in WHOLE else section(store, group, folder))
     parts.append(own_history(history, folder))
     return "\n".join(part for part in parts if part)
 
 
+# Kinds of measurements with a part of the page of their own.
+WHOLE = {"safety": safety, "claims": claimed, "training": trained}
+
+
 def limit(store: Store) -> float:
     return store.about.get("limit", 45.0)
+
+
+def backward(store: Store) -> str:
+    """In what, for each package, as it was measured."""
+    told: dict[str, dict[str, None]] = {}
+    for group in GROUPS:
+        for case in group.cases:
+            for package in group.packages:
+                found = store.get(group, case, package) or {}
+                if "backward in" in found:
+                    told.setdefault(package, {})[found["backward in"]] = None
+    words = [f"\n  {package}: {' (or: '.join(given)}{')' * (len(given) - 1)}" for package, given in told.items()]
+    return ";".join(words) or "not measured yet"
 
 
 def baseline(store: Store) -> str:
@@ -68,7 +85,7 @@ def oracles(store: Store) -> str:
     """How far the truth is from the oracles where there are any."""
     gaps = []
     for group in GROUPS:
-        for case in group.cases if group.kind != "safety" else ():
+        for case in group.cases if group.kind not in WHOLE else ():
             slow, ours = store.get(group, case, cases.ORACLE), store.get(group, case, cases.OURS)
             if slow and ours and "values" in slow and "truth" in ours:
                 gaps += [abs(a - b) / abs(b) for a, b in zip(slow["values"], ours["truth"], strict=True)]

@@ -93,12 +93,12 @@ class Late(BaseException):
 
 
 @contextmanager
-def patience() -> Iterator[None]:
+def patience(seconds: float = PATIENCE) -> Iterator[None]:
     def stop(*_: Any) -> None:
         raise Late
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE, 0.5)  # and again, should a bare `except` swallow it
+    signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)  # and again, should a bare `except` swallow it
     try:
         yield
     finally:

@@ -170,6 +170,19 @@ def measure(group: Group, case: Case, package: str) -> None:
     elif group.kind == "startup":
         ready()
         say(matrices.startup())
+    elif group.kind == "training":
+        from suite import packages, training
+
+        rivals = [name for name in (cases.OMD, cases.TIGHT) if packages.missing(name) is None]
+        ready()
+        say(training.measured([cases.OURS, *rivals], **case.arguments))
+    elif group.kind == "claims":
+        from suite import claims
+
+        ready()
+        start = time.perf_counter()
+        for found in claims.examine(package):
+            say(found | {"seconds": time.perf_counter() - start})
     elif group.kind == "safety":
         from suite.safety import examine
 
