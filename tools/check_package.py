@@ -1,8 +1,9 @@
-"""Build the package and use it the way a stranger would: `python tools/check_package.py` (needs `build`; 2-3 minutes).
+"""Build the package and use it the way a stranger would: `python tools/check_package.py` (needs `build`; 5 minutes).
 
 Builds the sdist and the wheel, looks at what is in them, installs the wheel into an empty environment outside the
-checkout with the core dependencies alone, computes there, and goes on with the extras for pictures and the command
-line. Arguments for pip come from the environment variable PIP_ARGS.
+checkout with the core dependencies alone, computes there, and goes on with the extras for pictures and, as the README
+has it, the command line, whose commands it runs as they stand there. Arguments for pip come from the environment
+variable PIP_ARGS.
 """
 
 import os
@@ -15,6 +16,8 @@ import time
 import venv
 import zipfile
 from pathlib import Path
+
+import readme
 
 ROOT = Path(__file__).resolve().parents[1]
 PIP_ARGS = shlex.split(os.environ.get("PIP_ARGS", ""))
@@ -83,13 +86,22 @@ def main() -> None:
         said = run(python, "-m", "markovot.demo", "--limit", "12", "--out", "pictures", cwd=work)
         require("wrote" in said and len(list((work / "pictures").glob("*.png"))) == 2, f"no pictures: {said}")
         say("the demonstration", said)
-        install(python, f"{wheel}[cli,sklearn,report]")
-        for command in ("distances mutag -o m.npz --delta 0.5 -q", "report m.npz -k 1 -q", "plot m.npz --kind map"):
-            run(python.with_name("markovot"), *command.split(), cwd=work)
-        size = (work / "m.html").stat().st_size
-        require(4e6 < size < 8e6, f"a page of {size} bytes")
-        say("the command line", ", ".join(sorted(path.name for path in work.iterdir())))
+        follow_readme(python, wheel, work)
     print("package: passed")
+
+
+def follow_readme(python: Path, wheel: Path, work: Path) -> None:
+    """Install the extras that the README names, and run its commands one after another."""
+    install(python, f"{wheel}{readme.extras()}")
+    others = [f"markovot plot mutag.npz --kind {kind} -o {kind}.png" for kind in ("matrix", "dendrogram")]
+    for command in [*readme.session(), *others]:
+        run("bash", "-c", f'export PATH="{python.parent}:$PATH"; {command}', cwd=work)
+    wanted = {"mutag.npz", "map.png", "one.graphml", "two.graphml", "aligned.png", "report.html"}
+    there = {path.name for path in work.iterdir()}
+    require(wanted <= there, f"the README's commands did not write {sorted(wanted - there)}")
+    size = (work / "report.html").stat().st_size
+    require(4e6 < size < 12e6, f"a page of {size} bytes")
+    say("the command line, by the README", "\n".join([readme.extras(), *readme.session()]))
 
 
 def built(place: Path) -> tuple[Path, Path]:

@@ -39,9 +39,9 @@ by `make bench`, from `benchmarks/benchmarks.json`; no number in it was typed by
 - What gradients ot-markov-distances gives, and what it refuses, is tried [below](#what-the-others-do-tried). Dense
   against dense its backward fails at its defaults, and works with `y_is_sparse=True`.
 - A package that takes more than {limit:g} s is stopped, and not tried on larger cases.
-- ot-markov-distances is run in single precision; in double it needs the laws to be given. At its defaults it makes at most 50 outer steps of at most 100 Sinkhorn
-  steps and stops at a step of .5 % of the value; *tight* is the same with its limits raised and its step tolerance set
-  for what we certify.
+- ot-markov-distances is run in single precision; in double it needs the laws to be given. At its defaults it makes at
+  most 50 outer steps of at most 100 Sinkhorn steps and stops at a step of .5 % of the value; *tight* is the same with
+  its limits raised and its step tolerance set for what we certify.
 """
 
 
