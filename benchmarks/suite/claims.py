@@ -66,7 +66,7 @@ SAID = {
             partial(tried.omd_gradients, "dense", "dense"),
         ),
         (
-            "the same with y_is_sparse=True",
+            "dense against dense with y_is_sparse=True",
             "gives cost, law of X, law of Y, rows of X; AssertionError for rows of Y",
             partial(tried.omd_gradients, "dense", "dense", y_is_sparse=True),
         ),
@@ -84,6 +84,11 @@ SAID = {
             ALONE.format("sparse", "sparse"),
             "gives cost, law of X, law of Y; AssertionError for rows of X; AssertionError for rows of Y",
             partial(tried.omd_gradients, "sparse", "sparse"),
+        ),
+        (
+            "sparse against sparse with y_is_sparse=False",
+            "gives cost, law of X, law of Y, rows of Y; AssertionError for rows of X",
+            partial(tried.omd_gradients, "sparse", "sparse", y_is_sparse=False),
         ),
         ("its gradients with raised limits beside ours, dense against sparse", "agree", tried.omd_beside_ours),
         ("a gradient in delta", "AssertionError", partial(tried.omd_parameter, "delta")),
