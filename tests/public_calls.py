@@ -75,6 +75,8 @@ def _parts(name: str, member: str, found: Any) -> Iterator[tuple[str, Any]]:
     if not inspect.isclass(found):
         yield name, found
         return
+    if issubclass(found, Warning):
+        return
     if member not in RESULTS and inspect.signature(found).parameters:
         yield name, found
     for key, part in vars(found).items():

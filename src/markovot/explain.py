@@ -35,6 +35,9 @@ from markovot.transport.units import Unit
 
 __all__ = ["Explanation", "StatePair", "TransitionEffect", "explain"]
 
+# Contributions that agree in so many parts of the largest one tie: what is left is rounding.
+_DIGITS = 1e9
+
 
 class StatePair(NamedTuple):
     """Two states that meet, and what this adds to the distance; in words as a string.
@@ -318,9 +321,11 @@ def _rows(chain: MarkovChain) -> Tensor:
 
 
 def _largest(values: Tensor, k: int) -> list[tuple[int, int]]:
-    """The places of the k entries of largest size, largest first; of equals the first; zeros left out."""
+    """The places of the k entries of largest size, largest first; of equals, to rounding, the first; zeros left out."""
     k = validate.count("k", k, low=1)
     size = values.abs().flatten()
-    order = torch.argsort(size, descending=True, stable=True)[:k]
+    largest = size.amax()
+    rank = (size * (_DIGITS / largest)).round() if largest > 0 else size
+    order = torch.argsort(rank, descending=True, stable=True)[:k]
     width = values.shape[1]
     return [divmod(int(place), width) for place in order if size[place] > 0]

@@ -172,6 +172,10 @@ class _Details:
         self._shape = chains[0].num_states, chains[1].num_states
 
     @property
+    def answer(self) -> Any:
+        return self.solved
+
+    @property
     def solved(self) -> Any:
         raise TypeError(
             "solution: it is of a finite horizon or of one with a law of its own, and here only a solution of "

@@ -203,7 +203,7 @@ def _solve(
         models = [replace(model.detach(), reward=model.reward.detach() / size) for model in models]
         inside, wanted = _solve(models, gamma, float(scale.epsilon), rtol, max_iter)
         return replace(inside, value=size * inside.value, error_bound=size * inside.error_bound), size * wanted
-    wanted = float(tolerance_of(cost_range(ground, None), rtol))
+    epsilon, wanted = float(scale.epsilon), float(tolerance_of(cost_range(ground, None), rtol))
     entropy = epsilon * math.log(max(model.num_states for model in models))
     largest = float(ground.max()) + gamma / (1 - gamma) * entropy  # no distance is larger
     found = _partition(models, gamma, largest, SAME_SHARE * wanted)

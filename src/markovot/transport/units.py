@@ -74,9 +74,11 @@ def measure(ground: Tensor, epsilon: Tensor, limits: tuple[Tensor, Tensor], *, b
         return Measured(ground, epsilon, Unit())
     base = torch.where(spread > 0, spread, torch.maximum(low.abs(), high.abs()))
     extreme = (base > 0) & ((base < 2.0**-SAFE_EXPONENT) | (base > 2.0**SAFE_EXPONENT)) & base.isfinite()
+    most = largest * torch.where(base > 0, base, 1.0)
+    if not bool(extreme.any()):
+        return Measured(ground, torch.minimum(epsilon, most), Unit())
     unit = torch.where(extreme, power_of_two(torch.where(extreme, base, 1.0)), 1.0)
-    most = largest * torch.where(base > 0, base / unit, 1.0)
-    return Measured(ground / unit[:, None, None], torch.minimum(epsilon / unit, most), Unit(unit))
+    return Measured(ground / unit[:, None, None], torch.minimum(epsilon / unit, most / unit), Unit(unit))
 
 
 def confined(value: Tensor, bound: Tensor, limits: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
