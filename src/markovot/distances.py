@@ -64,7 +64,9 @@ def discounted_wl(
         throw: raise a `SolveError` if some item did not converge, rather than return it with its status.
 
     Returns:
-        A `ChainSolution`, values in units of the cost; for a finite depth, a `HorizonSolution`.
+        A `ChainSolution`, values in units of the cost; for a finite depth, a `HorizonSolution`. The value lies between
+        the least and the largest cost, for every epsilon; the bound is 0 for a constant cost, and at epsilon = 0 for two
+        copies of one chain whose states have the least cost to themselves.
 
     Raises:
         TypeError: integer or mixed dtypes, or something that is neither a chain nor a cost.
@@ -79,8 +81,10 @@ def discounted_wl(
         since derivatives are as good as `C*`. At epsilon = 0 gradients are elements of the super- or subdifferential
         (envelope theorem): those of the plans and potentials that were found, which is the gradient wherever they are
         unique; second derivatives do not exist there. Not for a finite depth: `backward` only.
-        Computed in float64 whatever the dtype; deterministic. Memory O(n m (dx + dy)), dx and dy the largest degrees,
-        and on the CPU at most 128 MiB of plans that are kept rather than recomputed. A solution holds on to them.
+        Computed in float64 whatever the dtype; deterministic. On the CPU an item of a batch has the value, bound, costs
+        to go, plan and alignment that it has alone, to the bit, whatever its mates and its padding (not inside
+        transforms of torch.func). Memory O(n m (dx + dy)) a pair, dx and dy the largest degrees, and on the CPU at most
+        128 MiB of plans for each pair that are kept rather than recomputed. A solution holds on to them.
 
     References:
         Brugere, Wan, Wang: Distances for Markov Chains, and Their Differentiation (arXiv 2302.08621).
