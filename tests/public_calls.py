@@ -104,7 +104,8 @@ def good_calls(folder: Path) -> dict[str, Call]:
     setting = {"cost": cost, "delta": 0.5, "epsilon": 0.1}
     solution = markovot.discounted_wl(**pair, delta=0.5, epsilon=0.1)
     distances = np.abs(np.arange(8.0)[:, None] - np.arange(8.0))
-    two = [rows(2), rows(2)]
+    two, stored = [rows(2), rows(2)], folder / "chain.npz"
+    x.save(stored)
     calls = {
         "DecisionProcess": (markovot.DecisionProcess, {"transition": two, "reward": torch.eye(2).double()}),
         "PolicyIteration": (PolicyIteration, {}),
@@ -114,6 +115,8 @@ def good_calls(folder: Path) -> dict[str, Call]:
         "MarkovChain.from_transitions": (MarkovChain.from_transitions, {"transition": rows(3)}),
         "MarkovChain.from_adjacency": (MarkovChain.from_adjacency, {"adjacency": rows(3)}),
         "MarkovChain.from_trajectories": (MarkovChain.from_trajectories, {"trajectories": [[0, 1, 0, 0]]}),
+        "MarkovChain.load": (MarkovChain.load, {"path": stored}),
+        "MarkovChain.save": (x.save, {"path": stored}),
         "MarkovChain.stack": (MarkovChain.stack, {"chains": [x, y]}),
         "as_chain": (markovot.as_chain, {"obj": rows(2)}),
         "label_code": (markovot.label_code, {"label": "C"}),
@@ -192,6 +195,7 @@ def _of_sets(chains: list[MarkovChain], setting: dict[str, Any], distances: Any,
         "sklearn.MarkovDistance": (used(sklearn.MarkovDistance, chains), {"cost": setting["cost"]}),
         "sklearn.MarkovDistance.fit": (space.fit, {"X": chains}),
         "sklearn.MarkovDistance.fit_transform": (space.fit_transform, {"X": chains}),
+        "sklearn.MarkovDistance.solve": (space.solve, {"X": chains}),
         "sklearn.MarkovDistance.transform": (space.transform, {"X": chains}),
         "sklearn.DistanceKernel": (used(sklearn.DistanceKernel, distances), {}),
         "sklearn.DistanceKernel.fit": (fitted.fit, {"X": distances}),

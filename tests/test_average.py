@@ -710,14 +710,25 @@ def test_transient_states_beside_a_common_period_are_refused(name):
         solve(*pair, np.zeros((len(pair[0]), len(pair[1]))))
 
 
-def test_costs_beyond_floating_point_are_reported():
+def test_costs_whose_range_is_no_number_are_solved():
     problem = problem_of("dense")
-    cost = 1.7e308 * np.sign(problem.D - np.median(problem.D))  # whose range is no number
-    with np.errstate(over="ignore"):
-        solution = solve(problem.A, problem.B, cost, throw=False)
+    signs = np.sign(problem.D - np.median(problem.D))
+    found, plain = (solve(problem.A, problem.B, scale * signs) for scale in (1.7e308, 1.0))
+    assert float(found.value) / 1.7e308 == pytest.approx(float(plain.value), abs=1e-5)
+
+
+def test_what_is_not_finite_is_reported(monkeypatch):
+    problem = problem_of("dense")
+
+    class Broken(GatherEngine):
+        def sweep(self, *arguments):
+            return tuple(part * torch.nan for part in super().sweep(*arguments))
+
+    monkeypatch.setattr(items, "engine_classes", lambda *_: [Broken])
+    solution = solve(problem.A, problem.B, problem.D, epsilon=0.1, throw=False)
     assert solution.status is Status.NOT_FINITE
     with pytest.raises(SolveError, match="left the range of floating point numbers"):
-        solve(problem.A, problem.B, cost)
+        solve(problem.A, problem.B, problem.D, epsilon=0.1)
 
 
 def test_unfinished_business_is_reported():

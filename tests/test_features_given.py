@@ -68,7 +68,7 @@ def test_a_missing_value_is_no_label(missing: Any) -> None:
 
 def test_masked_features_are_missing() -> None:
     for masked in (np.ma.array([1, 2, 3], mask=[0, 1, 0]), np.ma.array(["a", "b", "c"], mask=[0, 1, 0])):
-        with pytest.raises(ValueError, match=r"features: some entries are masked.*filled"):
+        with pytest.raises(ValueError, match=r"features: 1 of its 3 entries are masked.*filled"):
             MarkovChain.from_transitions(ROWS, features=masked)
     with pytest.raises(ValueError, match=r"nan in a label is a missing value"):
         label_code(("C", math.nan))
@@ -99,7 +99,7 @@ def test_arrays_of_every_layout_are_features_and_odd_dtypes_are_refused() -> Non
     ):
         with pytest.raises(TypeError, match=message):
             MarkovChain.from_transitions(ROWS, features=features)
-    with pytest.raises(ValueError, match="18446744073709551615, which does not fit into int64"):
+    with pytest.raises(TypeError, match="18446744073709551615 does not fit into int64"):
         MarkovChain.from_transitions(ROWS, features=np.array([0, 2**64 - 1, 1], np.uint64))
 
 
@@ -113,8 +113,8 @@ def test_a_weight_that_no_edge_has_is_refused() -> None:
         (2, ValueError, "no edge has an attribute 2"),
         (True, TypeError, "name of an edge attribute, or None, got bool"),
         (False, TypeError, "got bool"),
-        (["weight"], TypeError, "got list"),
-        ({("a", "b"): 1.0}, TypeError, "got dict.*set_edge_attributes"),
+        (["weight"], TypeError, "expected a name, got list"),
+        ({("a", "b"): 1.0}, TypeError, "expected a name, got dict"),
         (lambda u, v, data: 1.0, ValueError, "no edge has an attribute <function"),
     ):
         with pytest.raises(error, match=message):

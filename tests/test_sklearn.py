@@ -181,7 +181,9 @@ def test_rounding_below_zero_is_given_as_zero_without_debiasing_too(mutag, monke
 
     def rounded(*chains, **options):
         found = real(*chains, **options)
-        return dataclasses.replace(found, value=np.where(np.eye(len(found.value)), -2.2e-18, found.value))
+        bound = np.maximum(found.error_bound, 1e-17)
+        value = np.where(np.eye(len(found.value)), -2.2e-18, found.value)
+        return dataclasses.replace(found, value=value, error_bound=bound)
 
     monkeypatch.setattr(pairwise, "distance_matrix", rounded)
     distances = MarkovDistance(costs.ZeroOne(), epsilon=0.0).fit_transform(mutag[0][:3])

@@ -9,16 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from markovot import arguments
+
 _FORMAT = b"markovot sealed 1\n"
 _HEAD = len(_FORMAT) + hashlib.blake2b().digest_size
 
 
 def placed(name: str, path: Any) -> Path:
     """The path of a file that is to be written, whose folder must be there."""
-    try:
-        found = Path(path)
-    except TypeError:
-        raise TypeError(f"{name}: expected the path of a file, got {type(path).__name__}.") from None
+    found = Path(arguments.path(name, path))
     if not found.parent.is_dir():
         raise ValueError(f"{name}: there is no folder {found.parent}. Make it first.")
     return found

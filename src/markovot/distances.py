@@ -65,8 +65,8 @@ def discounted_wl(
 
     Returns:
         A `ChainSolution`, values in units of the cost; for a finite depth, a `HorizonSolution`. The value lies between
-        the least and the largest cost, for every epsilon; the bound is 0 for a constant cost, and at epsilon = 0 for two
-        copies of one chain whose states have the least cost to themselves.
+        the least and the largest cost, for every epsilon. The bound is 0 for a constant cost, and at epsilon = 0 for
+        two copies of one chain whose states have the least cost to themselves.
 
     Raises:
         TypeError: integer or mixed dtypes, or something that is neither a chain nor a cost.
@@ -215,9 +215,12 @@ class _Details:
 
     def __init__(self, answer: Answer, batch: torch.Size) -> None:
         self.answer = answer
-        self.chains = answer.chains
         self._batch = batch
         self._dtype = answer.chains[0].dtype
+
+    @property
+    def chains(self) -> tuple[MarkovChain, MarkovChain]:
+        return self.answer.chains
 
     @property
     def solved(self) -> Solved:

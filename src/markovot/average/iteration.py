@@ -116,10 +116,10 @@ class _Iteration:
             done = met and (polished or not polish)
             finite = bool(residual.isfinite().all())
             if done or num_iter >= max_iter or stale >= PATIENCE or not finite:
-                if radius <= self.tolerance:
-                    status = Status.CONVERGED
-                elif not finite:
+                if not finite or not math.isfinite(radius - self.tolerance):
                     status = Status.NOT_FINITE
+                elif radius <= self.tolerance:
+                    status = Status.CONVERGED
                 else:
                     status = Status.MAX_ITER_REACHED if num_iter >= max_iter else Status.STALLED
                 return Found(self.engine, self.chain, h, self.lower, self.upper, status, num_iter)

@@ -146,8 +146,8 @@ def _check_weight(graph: Any, weight: Any) -> None:
         return
     known = ", ".join(sorted({repr(name) for *_, data in graph.edges(data=True) for name in data}))
     raise ValueError(
-        f"weight: no edge has an attribute {weight!r}, only {known or 'none'}. Name one of them, or use weight=None to "
-        "count every edge as 1."
+        f"weight: no edge has an attribute {validate.shown(weight)}, only {known or 'none'}. Name one of them, or use "
+        "weight=None to count every edge as 1."
     )
 
 

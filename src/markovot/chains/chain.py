@@ -1,6 +1,6 @@
 """MarkovChain: the ways to make one."""
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -351,9 +351,7 @@ def _numbers_of(features: Any) -> Any:
     """Features that are numbers, as a tensor of our own; labels as they are."""
     if not isinstance(features, Tensor | np.ndarray) or (isinstance(features, np.ndarray) and _is_text(features)):
         return features
-    tensor = validate.as_tensor("features", features)
-    # Half precision becomes single, exactly: its squares would already be beyond its range.
-    return tensor.float() if tensor.is_floating_point() and tensor.dtype not in validate.FLOATING else tensor
+    return validate.as_tensor("features", features)
 
 
 def _is_text(array: Any) -> bool:
@@ -361,10 +359,7 @@ def _is_text(array: Any) -> bool:
 
 
 def _listed(names: Any) -> list[Any]:
-    """Names of states as a list of our own."""
-    if isinstance(names, str | bytes | Set | Mapping) or not isinstance(names, Iterable):
-        raise TypeError(
-            f"state_names: expected a sequence with one name for each state, got {kind(names)}. Give a list, such "
-            "as ['a', 'b']."
-        )
-    return list(names)
+    """Names of states as a list of our own; a set has no order."""
+    if isinstance(names, Set):
+        raise TypeError(f"state_names: expected a sequence, got {kind(names)}, which has no order. Give a list.")
+    return [validate.key("state_names", name) for name in validate.items("state_names", names, "a list of names")]

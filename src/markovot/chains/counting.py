@@ -5,17 +5,18 @@ number beside a string into a string, None into a name, and tuples into rows.
 """
 
 import numbers
-from collections.abc import Iterator, Mapping, Sequence, Set, ValuesView
+from collections.abc import Iterator, Sequence, ValuesView
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from markovot import validate
+from markovot.chains.build import MOST_STATES
 from markovot.chains.labels import is_missing
 from markovot.compressed import Compressed, gather
 
-_MOST = 2**31  # states: more would not fit into memory, and come from names that are numbers
 _REPAIR = "States are integers or names (strings); "
 
 
@@ -45,12 +46,14 @@ def count_steps(
     if names is not None or named:
         arrays, names = _number(paths, bool(named), names)
     n = 1 + max((int(array.max()) for array in arrays if len(array)), default=-1)
-    if num_states is not None or names is not None:
-        n = _enough(n, num_states if num_states is not None else len(names or ()))
+    if num_states is not None:
+        n = _enough("num_states", n, num_states)
+    elif names is not None:
+        n = _enough("state_names", n, len(names))
     if n == 0:
         raise ValueError("trajectories: they are all empty. Give at least one state, or num_states.")
     steps = torch.from_numpy(np.concatenate([np.stack([a[:-1], a[1:]]) for a in arrays], axis=1))
-    counts = gather(steps[0], steps[1], torch.ones(steps.shape[1], dtype=torch.float64), (n,))
+    counts = gather(steps[0], steps[1], torch.ones(steps.shape[1], dtype=torch.float64, device="cpu"), (n,))
     return counts, None if names is None else list(names)
 
 
@@ -199,7 +202,7 @@ def _integers(where: str, states: Any) -> Any:
     least, largest = (min(states), max(states)) if isinstance(states, list) else (int(states.min()), int(states.max()))
     if least < 0:
         raise ValueError(f"{where} holds the state {least}. States are numbered from 0.")
-    if largest >= _MOST:
+    if largest >= MOST_STATES:
         raise ValueError(
             f"{where} holds the state {largest}. States are numbered from 0, so that there would be {largest + 1}. If "
             "the numbers are names, give them as strings."
@@ -211,8 +214,6 @@ def _number(paths: list[Any], named: bool, names: Any) -> tuple[list[Any], list[
     """Names of states replaced by numbers; without `names`, in sorted order."""
     if names is None:
         names = sorted({name for path in paths for name in path})
-    elif isinstance(names, str | bytes | Set | Mapping) or not hasattr(names, "__iter__"):
-        raise TypeError(f"state_names: expected a list with one name for each state, got {type(names).__name__}.")
     names = list(names)
     number = {name: k for k, name in enumerate(names)}
     if len(number) != len(names):
@@ -226,11 +227,10 @@ def _number(paths: list[Any], named: bool, names: Any) -> tuple[list[Any], list[
     return [np.array([number[name] for name in path], dtype=np.int64) for path in paths], names
 
 
-def _enough(seen: int, wanted: Any) -> int:
-    if isinstance(wanted, bool) or not isinstance(wanted, numbers.Integral):
-        raise TypeError(f"num_states: expected an integer, got {type(wanted).__name__}.")
+def _enough(name: str, seen: int, wanted: Any) -> int:
+    wanted = validate.count(name, wanted, low=-validate.LARGEST, high=MOST_STATES)
     if wanted < seen or wanted < 1:
         raise ValueError(
-            f"num_states: {wanted} is too small, since state {max(seen - 1, 0)} occurs. Use at least {max(seen, 1)}."
+            f"{name}: {wanted} is too small, since state {max(seen - 1, 0)} occurs. Use at least {max(seen, 1)}."
         )
-    return int(wanted)
+    return wanted

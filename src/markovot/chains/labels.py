@@ -193,7 +193,7 @@ def of_nodes(graph: Any, features: Any, nodes: Sequence[Any]) -> Tensor:
             it (`G.degree`, `G.nodes(data=...)`, a Series indexed by node); or a tensor, array or list in node order.
         nodes: the nodes.
     """
-    if isinstance(features, list | np.ndarray | Tensor):
+    if isinstance(features, list) or (isinstance(features, np.ndarray | Tensor) and features.ndim):
         pairs = [item for item in features if isinstance(item, tuple) and len(item) == 2] if len(features) else []
         if len(pairs) == len(nodes) and [node for node, _ in pairs] == list(nodes):
             raise ValueError("features: a list of pairs (node, feature). Make it a mapping: dict(features).")
@@ -226,7 +226,8 @@ def _by_node(features: Any) -> Mapping[Any, Any] | None:
         if not features.index.is_unique:
             raise ValueError("features: the index of the Series names a node twice. Give every node one value.")
         return dict(features.items())
-    if callable(features) or isinstance(features, Iterator | Set) or not isinstance(features, Hashable):
+    array = isinstance(features, np.ndarray | Tensor)  # of no dimension
+    if array or callable(features) or isinstance(features, Iterator | Set) or not isinstance(features, Hashable):
         repair = "{node: f(node) for node in graph}" if callable(features) else "dict(zip(graph, values))"
         raise TypeError(
             f"features: expected the name of a node attribute, a mapping from node to feature, or an array or list in "

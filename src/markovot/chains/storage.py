@@ -101,7 +101,7 @@ def read(path: Any, kind: Any) -> Any:
 
 
 def _read(path: Any) -> tuple[dict[str, Any], Arrays]:
-    with open(path, "rb") as stream:  # its own errors name the file
+    with open(validate.path("path", path), "rb") as stream:  # its own errors name the file
         try:
             with np.load(stream, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
@@ -182,7 +182,8 @@ def _coo(chain: Any) -> Tensor:
     values = _summing_to_one(rows.values, rows.row_sums(owner).reshape(-1)[owner])
     places = torch.stack([*torch.unravel_index(owner, rows.rows_shape), rows.indices])
     size = (*rows.rows_shape, chain.num_states)
-    return torch.sparse_coo_tensor(places, values, size, is_coalesced=True, check_invariants=True)
+    device = values.device
+    return torch.sparse_coo_tensor(places, values, size, is_coalesced=True, check_invariants=True, device=device)
 
 
 def _summing_to_one(probabilities: Tensor, sums: Tensor) -> Tensor:

@@ -300,7 +300,7 @@ def _checked(matrices: Mapping[Any, Any], count: int) -> dict[Any, FloatArray]:
 
 def _as_classes(targets: Any) -> NDArray[Any]:
     """The class of each graph as an array, in which NumPy would make a string of a number that stands beside one."""
-    given = targets.tolist() if hasattr(targets, "tolist") else list(targets)
+    given = validate.labels("targets", targets, "one class for each graph")
     missing = [k for k, target in enumerate(given) if is_missing(target)]
     if missing:
         raise ValueError(
@@ -308,7 +308,7 @@ def _as_classes(targets: Any) -> NDArray[Any]:
         )
     if len({isinstance(target, str) for target in given}) == 2:
         raise TypeError("targets: some are strings and some are not. Write all classes in one way, such as strings.")
-    return np.asarray(targets)
+    return np.asarray(given)
 
 
 def check_classes(targets: Any, protocol: Any) -> NDArray[Any]:
@@ -319,7 +319,9 @@ def check_classes(targets: Any, protocol: Any) -> NDArray[Any]:
         ValueError: not one class for each graph, a single class, or one with too few graphs.
     """
     validate.instance("protocol", protocol, NestedCV, "a NestedCV")
-    classes = validate.array("targets", targets)
+    if getattr(targets, "ndim", 1) > 1:
+        raise ValueError(f"targets: shape {tuple(targets.shape)}. Give one class for each graph, (k,).")
+    classes = _as_classes(targets)
     if classes.ndim != 1 or not len(classes):
         raise ValueError(f"targets: shape {classes.shape}. Give one class for each graph, (k,).")
     try:

@@ -157,6 +157,7 @@ class Given(Cost):
 
     Raises:
         TypeError: something else, or another dtype than float32 and float64.
+        ValueError: no matrix.
 
     Example:
         >>> import torch
@@ -168,7 +169,9 @@ class Given(Cost):
     needs_features = False
 
     def __post_init__(self) -> None:
-        tensor = _matrix(self.matrix)
+        tensor = _matrix(self.matrix, "matrix")
+        if tensor.dim() < 2:
+            raise ValueError(f"matrix: shape {tuple(tensor.shape)} is not (*batch, n, m). Give one cost for each pair.")
         object.__setattr__(self, "matrix", tensor if isinstance(self.matrix, Tensor) else tensor.numpy())
 
     def __call__(self, fx: Tensor | None = None, fy: Tensor | None = None) -> Tensor:
@@ -223,12 +226,12 @@ def _features(name: str, chain: MarkovChain) -> Tensor:
     return chain.features if vectors else chain.features.unsqueeze(-1)
 
 
-def not_a_cost(expected: str, cost: Any, hint: str | None = None) -> TypeError:
+def not_a_cost(expected: str, cost: Any, hint: str | None = None, *, name: str = "cost") -> TypeError:
     """What to raise about a thing that is not the cost that was expected."""
-    hint = repair("cost", cost) if hint is None else f" {hint}"
+    hint = repair(name, cost) if hint is None else f" {hint}"
     if isinstance(cost, type) and issubclass(cost, Cost):
         hint = f" Give an instance: costs.{cost.__name__}({'matrix' if cost is Given else ''})."
-    return TypeError(f"cost: expected {expected}, got {kind(cost)}.{hint}")
+    return TypeError(f"{name}: expected {expected}, got {kind(cost)}.{hint}")
 
 
 def given_cost(cost: Any, like: Tensor, whose: str) -> Tensor:
@@ -246,11 +249,11 @@ def given_cost(cost: Any, like: Tensor, whose: str) -> Tensor:
     return tensor
 
 
-def _matrix(cost: Any) -> Tensor:
+def _matrix(cost: Any, name: str = "cost") -> Tensor:
     if not isinstance(cost, Tensor | np.ndarray):
-        raise not_a_cost("a tensor (n × m), an array, or a cost such as costs.Euclidean()", cost)
-    tensor = validate.as_tensor("cost", cost)
-    validate.floating("cost", tensor)
+        raise not_a_cost("a tensor (n × m), an array, or a cost such as costs.Euclidean()", cost, name=name)
+    tensor = validate.as_tensor(name, cost)
+    validate.floating(name, tensor)
     return tensor
 
 

@@ -180,7 +180,8 @@ class DiscountedWLLoss(nn.Module):
 def detached(solution: ChainSolution) -> ChainSolution:
     """The same solution without any autograd graph."""
     details = copy.copy(solution._details)
-    details.chains = tuple(chain.detach() for chain in details.chains)
+    x, y = details.answer.chains
+    details.answer = details.answer._replace(chains=(x.detach(), y.detach()))
     return replace(solution, value=solution.value.detach(), cost_to_go=solution.cost_to_go.detach(), _details=details)
 
 

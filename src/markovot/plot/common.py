@@ -75,15 +75,15 @@ def dissimilarities(name: str, values: Any) -> FloatArray:
     return kernels.symmetrised(square_matrix(name, values))
 
 
-def classes(labels: Labels, count: int) -> list[Hashable]:
-    """The class of each of `count` items."""
-    found = validate.labels("labels", labels, "the class of each item")
+def classes(labels: Labels, count: int, name: str = "labels") -> list[Hashable]:
+    """The class of each of `count` items; `name` is that of the argument."""
+    found = validate.labels(name, labels, "the class of each item")
     if len(found) != count:
-        raise ValueError(f"labels must name the class of each of the {count} items; got {len(found)} labels.")
+        raise ValueError(f"{name} must name the class of each of the {count} items; got {len(found)} labels.")
     missing = [k for k, label in enumerate(found) if is_missing(label)]
     if missing:
         raise ValueError(
-            f"labels: that of item {missing[0]} is {found[missing[0]]!r}, a missing value. Leave the item out, or give "
+            f"{name}: that of item {missing[0]} is {found[missing[0]]!r}, a missing value. Leave the item out, or give "
             "it a class of its own, such as 'unknown'."
         )
     return found

@@ -92,7 +92,7 @@ def write_report(
         validate.texts("label_names", label_names)
     progress = validate.flag("progress", progress)
     count = _checked(found, chains, solve, targets, names, k)
-    kinds: list[Hashable] = ["graphs"] * count if targets is None else classes(targets, count)
+    kinds: list[Hashable] = ["graphs"] * count if targets is None else classes(targets, count, "targets")
     written = [str(name) for name in (range(count) if names is None else names)]
     library = _optional.require("plotly.offline", extra="report", what="The report").get_plotlyjs()
     _optional.require("sklearn.manifold", extra="sklearn", what="The map of the report")

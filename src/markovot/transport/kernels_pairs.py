@@ -99,7 +99,7 @@ def _batch(frame, extent, xs, ys):
 @helper
 def unit_of(low, high):
     """The unit of costs between `low` and `high`: see `units.measure`."""
-    base = high - low if high > low else max(abs(low), abs(high))
+    base = high - low if 0.0 < high - low < np.inf else max(abs(low), abs(high))
     if base == 0.0 or not base < np.inf or 2.0**-SAFE_EXPONENT <= base <= 2.0**SAFE_EXPONENT:
         return 1.0
     _, exponent = math.frexp(base)
@@ -110,7 +110,7 @@ def unit_of(low, high):
 def epsilon_of(epsilon, low, high):
     """Epsilon for costs between `low` and `high`, in their unit."""
     base = high - low if high > low else max(abs(low), abs(high))
-    return min(epsilon, LARGEST_EPSILON * (base if base > 0.0 else 1.0))
+    return min(epsilon, (LARGEST_EPSILON if high > low else 1.0) * (base if base > 0.0 else 1.0))
 
 
 @helper

@@ -68,17 +68,21 @@ def measure(ground: Tensor, epsilon: Tensor, limits: tuple[Tensor, Tensor], *, b
             replaced.
     """
     low, high = limits
-    spread, largest = high - low, LARGEST_EPSILON if bounded else torch.inf
+    spread, largest = high - low, LARGEST_EPSILON if bounded else 2.0**MOST_EXPONENT
     ordinary = (spread >= 2.0**-SAFE_EXPONENT) & (spread <= 2.0**SAFE_EXPONENT) & (epsilon.detach() <= largest * spread)
     if bool(ordinary.all()):
         return Measured(ground, epsilon, Unit())
-    base = torch.where(spread > 0, spread, torch.maximum(low.abs(), high.abs()))
-    extreme = (base > 0) & ((base < 2.0**-SAFE_EXPONENT) | (base > 2.0**SAFE_EXPONENT)) & base.isfinite()
-    most = largest * torch.where(base > 0, base, 1.0)
-    if not bool(extreme.any()):
-        return Measured(ground, torch.minimum(epsilon, most), Unit())
-    unit = torch.where(extreme, power_of_two(torch.where(extreme, base, 1.0)), 1.0)
-    return Measured(ground / unit[:, None, None], torch.minimum(epsilon / unit, most / unit), Unit(unit))
+    # A range that is no number is no more than twice the largest cost.
+    base = torch.where((spread > 0) & spread.isfinite(), spread, torch.maximum(low.abs(), high.abs()))
+    base = torch.where((base > 0) & base.isfinite(), base, 1.0)
+    extreme = (base < 2.0**-SAFE_EXPONENT) | (base > 2.0**SAFE_EXPONENT)
+    unit = torch.where(extreme, power_of_two(base), 1.0) if bool(extreme.any()) else None
+    size = 1.0 if unit is None else unit
+    # Beside a constant cost epsilon plays no part, since the independent coupling is optimal.
+    own = base / size
+    most = torch.where(spread > 0, largest * own, own)
+    scaled = ground if unit is None else ground / unit[:, None, None]
+    return Measured(scaled, torch.minimum(epsilon / size, most), Unit(unit))
 
 
 def confined(value: Tensor, bound: Tensor, limits: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
