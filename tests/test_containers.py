@@ -191,7 +191,7 @@ def test_a_class_instead_of_an_instance() -> None:
 
 def test_names_are_a_sequence() -> None:
     for names in ("abc", b"abc", {"a", "b", "c"}, {"a": 1, "b": 2, "c": 3}, 3):
-        with pytest.raises(TypeError, match="state_names: expected a .*got"):
+        with pytest.raises(TypeError, match=r"state_names: expected a .*got"):
             MarkovChain.from_transitions(ROWS, state_names=names)
     with pytest.raises(TypeError, match="state_names: expected a list"):
         MarkovChain.from_trajectories(["a", "b", "a"], state_names="ab")

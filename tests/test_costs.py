@@ -228,7 +228,7 @@ def test_bad_costs(cost: Any, error: type[Exception], message: str) -> None:
 
 def test_a_given_cost_is_checked_when_it_is_made() -> None:
     for bad, message in (([[1.0]], "got list"), (np.eye(2, dtype=int), r"int64.*\.astype\(float\)")):
-        with pytest.raises(TypeError, match=f"cost: .*{message}"):
+        with pytest.raises(TypeError, match=f"matrix: .*{message}"):
             costs.Given(bad)
 
 

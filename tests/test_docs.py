@@ -78,7 +78,8 @@ def test_modules_that_gather_names_from_elsewhere_show_them() -> None:
         text = page.read_text(encoding="utf-8")
         for module, options in re.findall(r"^\.\. automodule:: (\S+)\n((?: +:.*\n)*)", text, re.MULTILINE):
             found = importlib.import_module(module)
-            gathers = any(getattr(getattr(found, name), "__module__", module) != module for name in getattr(found, "__all__", ()))
+            names = getattr(found, "__all__", ())
+            gathers = any(getattr(getattr(found, name), "__module__", module) != module for name in names)
             assert (":imported-members:" in options) == gathers, module
 
 
