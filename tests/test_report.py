@@ -426,7 +426,7 @@ def test_a_script_that_names_its_own_end_is_harmless(written, found, monkeypatch
         ({"solve": SOLVE}, "chains: it goes with solve, to align neighbours"),
         ({"chains": [1], "solve": SOLVE}, "chains: 1 chains for distances of 6 graphs"),
         ({"targets": ["a"]}, "targets: 1 for 6 graphs. Give one for each."),
-        ({"targets": ["a", None, "a", "b", "b", "b"]}, "labels: that of item 1 is None, a missing value"),
+        ({"targets": ["a", None, "a", "b", "b", "b"]}, "targets: that of item 1 is None, a missing value"),
         ({"names": ["a"]}, "names: 1 for 6 graphs. Give one for each."),
         ({"k": 0}, "k: 0 is less than 1"),
         ({"k": True}, "k: expected an integer, got bool"),

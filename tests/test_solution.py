@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import markovot
-from markovot import ChainSolution, MarkovChain, PolicyIteration, SolveError, Status, ValueIteration
+from markovot import ChainSolution, MarkovChain, PolicyIteration, SolveError, Status, ValueIteration, adjoint
 from markovot.pairwise import distance_matrix, nearest_neighbours
+from markovot.transport.gather import GatherEngine
 from oracles import Problem, centred, entropic, random_problem
 from solving import DENSE, MIXED, SPARSE, chain, gradients, solve
 
@@ -53,14 +54,27 @@ def test_stalled_where_rounding_forbids_the_request() -> None:
     assert found.error_bound.item() <= 1e-11
 
 
-def test_not_finite_where_the_range_overflows() -> None:
-    problem = a_problem()
-    cost = np.where(problem.D > 0.5, 1.7e308, -1.7e308)
-    found = solve(replace(problem, D=cost), throw=False)
+class Broken(GatherEngine):
+    """An engine whose sweeps give no numbers."""
+
+    def sweep(self, *arguments):
+        return tuple(part * torch.nan for part in super().sweep(*arguments))
+
+
+def test_not_finite_where_a_sweep_gives_no_numbers(monkeypatch) -> None:
+    monkeypatch.setattr(adjoint, "engine_classes", lambda *_: [Broken])
+    found = solve(a_problem(), throw=False)
     assert found.status is Status.NOT_FINITE
     assert not np.isfinite(found.error_bound.item())
     with pytest.raises(SolveError, match=Status.NOT_FINITE.value[:20]):
-        solve(replace(problem, D=cost))
+        solve(a_problem())
+
+
+def test_costs_whose_range_is_no_number_are_solved() -> None:
+    problem = replace(a_problem(), epsilon=0.0)
+    signs = np.where(problem.D > 0.5, 1.0, -1.0)
+    huge, plain = (solve(replace(problem, D=scale * signs), rtol=1e-4) for scale in (1.7e308, 1.0))
+    assert huge.value.item() / 1.7e308 == pytest.approx(plain.value.item(), abs=4e-4)
 
 
 @pytest.mark.parametrize("status", Status)
