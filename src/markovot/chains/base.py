@@ -56,7 +56,7 @@ class ChainBase(Copyable):
     @property
     def parameter(self) -> Tensor:
         """The tensor through which gradients flow: `transition` if dense, `values` if sparse."""
-        return self._rows if isinstance(self._rows, Tensor) else self.compressed.values
+        return self._rows if isinstance(self._rows, Tensor) else self._rows.values
 
     @property
     def dtype(self) -> torch.dtype:
@@ -167,7 +167,7 @@ class ChainBase(Copyable):
     @property
     def _version(self) -> int:
         """Counts the writes into the chain's tensor; -1 where nothing may be kept."""
-        parameter = self.parameter
+        parameter = self._rows if isinstance(self._rows, Tensor) else self.compressed.values
         if is_wrapped(parameter) or parameter.requires_grad or parameter.is_inference():
             return -1
         return _writes(parameter) + (self._checked or 0)
@@ -268,14 +268,14 @@ class ChainBase(Copyable):
 
 def _writes(tensor: Tensor) -> int:
     """How often somebody wrote into a tensor, as far as torch knows."""
-    return 0 if is_wrapped(tensor) or tensor.is_inference() else tensor._version
+    return 0 if tensor.is_inference() or is_wrapped(tensor) else tensor._version
 
 
 def _of_inference(part: Any) -> bool:
     """Whether autograd cannot keep what a chain holds, a tensor or some in a tuple."""
     if isinstance(part, tuple):
         return any(_of_inference(one) for one in part)
-    return isinstance(part, Tensor) and not is_wrapped(part) and part.is_inference()
+    return isinstance(part, Tensor) and part.is_inference() and not is_wrapped(part)
 
 
 def _copied(tensor: Tensor) -> Tensor:
