@@ -111,7 +111,6 @@ def _law(name: str, value: Any) -> Tensor:
     if not law.ndim or not law.shape[-1]:
         raise ValueError(f"{name}: shape {tuple(law.shape)} has no states. Give at least one probability.")
     validate.floating(name, law)
-    validate.has_values(name, law)
     validate.distributions(name, law, noun="law", repair="Divide it by its sum.")
     return law
 

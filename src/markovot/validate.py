@@ -96,7 +96,6 @@ def matrices(name: str, value: Any) -> Tensor:
     tensor = as_tensor(name, value)
     floating(name, tensor)
     square(name, tensor.shape)
-    has_values(name, tensor)
     return tensor
 
 

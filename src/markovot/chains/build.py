@@ -7,7 +7,7 @@ ways; a self-loop counts once; a state with no way out (total weight zero) stays
 
 import math
 import numbers
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -137,7 +137,7 @@ def graph_weights(graph: Any, weight: str | None) -> tuple[Compressed, list[Any]
 
 def _check_weight(graph: Any, weight: Any) -> None:
     """Refuse what names no attribute: every edge would silently count as 1."""
-    if isinstance(weight, bool) or not isinstance(weight, Hashable):
+    if isinstance(weight, bool):
         raise TypeError(
             f"weight: expected the name of an edge attribute, or None, got {type(weight).__name__}. Set the weights in "
             "the graph by networkx.set_edge_attributes; None counts every edge as 1."
