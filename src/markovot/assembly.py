@@ -53,11 +53,6 @@ def layout(x: MarkovChain, y: MarkovChain, batch: torch.Size) -> Layout:
         return Layout(pairs, entries, mask)
 
 
-def pairing(x: MarkovChain, y: MarkovChain, batch: torch.Size) -> Pairing:
-    """The layout with the chains' rows."""
-    return Pairing((x.rows(), y.rows()), *layout(x, y, batch))
-
-
 def _repeated_entries(entries: Entries, size: int) -> Entries:
     mask, pattern = entries.mask.repeat(size, 1), entries.pattern
     if pattern is None:

@@ -13,7 +13,7 @@ from markovot._copying import Copyable
 from markovot._eager import eagerly
 from markovot._implicit import implicit
 from markovot._transforms import recording
-from markovot.assembly import batch_shape, layout, measured, pairing
+from markovot.assembly import Pairing, batch_shape, layout, measured
 from markovot.average import items
 from markovot.average.items import Inputs, Solved
 from markovot.chains import chain_of
@@ -202,14 +202,16 @@ def optimal_transition_coupling(
         raise ValueError(f"x, y, cost, epsilon: a batch of shape {tuple(batch)} holds no problem. Give at least one.")
     n, m = x.num_states, y.num_states
     ground, epsilon = ground.double().expand(*batch, n, m).reshape(-1, n, m), epsilon.expand(batch).reshape(-1)
-    scale = measured(ground, epsilon, layout(x, y, batch).mask, bounded=False)
+    place = layout(x, y, batch)
+    scale = measured(ground, epsilon, place.mask, bounded=False)
     inputs = Inputs(scale.ground, x.parameter.double(), y.parameter.double(), scale.epsilon)
     needs_gradient = recording(*inputs)
     solved: Solved | None = None
 
     def run(*tensors: Tensor) -> tuple[tuple[Tensor], Any]:
         nonlocal solved
-        solved = items.solve(Inputs(*tensors), pairing(x, y, batch), rtol, max_iter, polish=needs_gradient)
+        pairing = Pairing((x.rows(), y.rows()), *place)
+        solved = items.solve(Inputs(*tensors), pairing, rtol, max_iter, polish=needs_gradient)
         return (solved.value,), solved.pullback
 
     if needs_gradient:
