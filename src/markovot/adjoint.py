@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from markovot.bellman import Bellman, cost_limits, cost_range, tolerance
+from markovot.bellman import Bellman, cost_range, tolerance, within
 from markovot.fixed_point import FixedPoint, Solver, iterate
 from markovot.solution import SolveError, Status
 from markovot.transport.engines import engine_classes
@@ -107,14 +107,12 @@ class Solved:
 
     @property
     def error_bound(self) -> Tensor:
-        """Half the certified interval, (P,): OT commutes with constants, so an error in C* passes through unchanged."""
+        """Half the certified interval, (P,)."""
         return self._certified[1]
 
     @cached_property
     def _certified(self) -> tuple[Tensor, Tensor]:
-        width = 0.5 * (self.outer.upper - self.outer.lower) + self.fixed_point.enclosure.radius
-        low, high = self.bellman.limits
-        return confined(self.outer.value, width, (low, torch.where(meet_themselves(self.problem), low, high)))
+        return certified(self.problem, self.outer, self.fixed_point.enclosure.radius, self.bellman.limits)
 
     def occupation(self) -> Tensor:
         """L for v = pi_0, the unnormalised discounted occupation, (P, n, m)."""
@@ -226,11 +224,22 @@ class Problem(NamedTuple):
         return chains_of(self.rows, self.pairs, item)
 
 
-def meet_themselves(problem: Any) -> Tensor:
-    """Items of exact transport between two copies of one chain whose states have the least cost to themselves, (P,).
+def certified(problem: Any, outer: Coupled, error: Tensor, limits: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The distance and its certified error, (P,) each.
 
-    `problem` is a `Problem`, or another one with inputs `ground`, `epsilon` and laws, rows, pairs and mask.
+    Args:
+        problem: a `Problem`, or another one with inputs `ground`, `epsilon` and laws, rows, pairs and mask.
+        outer: the initial coupling.
+        error: that of its cost, (P,). OT commutes with constants, so it passes through unchanged.
+        limits: the least and the largest ground cost, (P,): no distance leaves them.
     """
+    low, high = limits
+    high = torch.where(_meet_themselves(problem, low), low, high)
+    return confined(outer.value, 0.5 * (outer.upper - outer.lower) + error, (low, high))
+
+
+def _meet_themselves(problem: Any, low: Tensor) -> Tensor:
+    """Items of exact transport between two copies of one chain whose states have the least cost to themselves, (P,)."""
     given, (rows_x, rows_y), (x, y) = problem.inputs, problem.rows, problem.pairs
     none = torch.zeros_like(given.epsilon, dtype=torch.bool)
     if not bool((given.epsilon == 0).all()) or given.ground.shape[1] != given.ground.shape[2]:
@@ -238,8 +247,7 @@ def meet_themselves(problem: Any) -> Tensor:
     if not _equal(rows_x, rows_y):
         return none
     same = (x == y) & (given.initial_x == given.initial_y).all(1)
-    own, (low, _) = given.ground.diagonal(dim1=1, dim2=2), cost_limits(given.ground, problem.mask)
-    least = own == low[:, None]
+    least = given.ground.diagonal(dim1=1, dim2=2) == low[:, None]
     return same & (least if problem.mask is None else least | ~problem.mask.diagonal(dim1=1, dim2=2)).all(1)
 
 
@@ -290,9 +298,7 @@ def _solve(bellman: Bellman, problem: Problem, solver: Solver, init: Solved | No
     wanted = tolerance(bellman.spread, solver.rtol)
     start = None if init is None else init.cost_to_go
     found = iterate(bellman, solver, FIXED_POINT_SHARE * wanted, start, polish=polish)
-    low, high = (limit[:, None, None] for limit in bellman.limits)
-    centre = found.enclosure.centre.clamp(low, high)
-    centre = centre if bellman.mask is None else centre * bellman.mask
+    centre = within(found.enclosure.centre, bellman.limits, bellman.mask)
     gap = (1 - FIXED_POINT_SHARE) * wanted * (POLISH if polish else 1.0)
     warm = None if init is None else init.outer.g
     outer = solve_problems(inputs.initial_x, inputs.initial_y, centre, inputs.epsilon, gap, init=warm)

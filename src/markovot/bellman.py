@@ -146,6 +146,13 @@ def cost_limits(ground: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     return _smallest(ground, mask), _largest(ground, mask)
 
 
+def within(cost: Tensor, limits: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
+    """Costs (P, n, m) to go, brought into the limits (P,) that the true ones do not leave, and zero at padding."""
+    low, high = (limit[:, None, None] for limit in limits)
+    inside = cost.clamp(low, high)
+    return inside if mask is None else inside * mask
+
+
 def cost_range(ground: Tensor, mask: Tensor | None) -> Tensor:
     """The range of a cost over its real entries, (P,)."""
     low, high = cost_limits(ground, mask)

@@ -39,7 +39,7 @@ from torch import Tensor
 
 from markovot import adjoint
 from markovot.adjoint import Entries, centre_law, centre_rows
-from markovot.bellman import Engine, cost_limits, tolerance
+from markovot.bellman import Engine, cost_limits, tolerance, within
 from markovot.fixed_point import PolicyIteration, Solver, ValueIteration
 from markovot.solution import Status
 from markovot.transport.engines import engine_classes
@@ -48,7 +48,6 @@ from markovot.transport.rows import Rows
 from markovot.transport.shared_kernel import UnsafeRange
 from markovot.transport.single import Coupled, solve_problems
 from markovot.transport.threads import own_threads
-from markovot.transport.units import confined
 
 # Of the wanted error, the share of the levels together with the tail; the initial coupling takes half of the rest, and
 # the other half is for engines that overshoot the gap.
@@ -319,13 +318,10 @@ def solve(problem: Problem, solver: Solver, *, polish: bool = False) -> Solved:
     cost, error = _last(problem, tail)
     if problem.depth:
         cost, error = _with_engine(classes, problem, lambda engine: _descend(engine, descent, tail, cost, error))
-    cost = cost.clamp(*(limit[:, None, None] for limit in limits))
-    cost = cost if problem.mask is None else cost * problem.mask
+    cost = within(cost, limits, problem.mask)
     outer_gap = 2 * INITIAL_SHARE * (POLISH if polish else 1.0) * wanted
     outer = solve_problems(given.initial_x, given.initial_y, cost, given.epsilon, outer_gap)
-    low, high = limits
-    high = torch.where(adjoint.meet_themselves(problem), low, high)
-    value, bound = confined(outer.value, 0.5 * (outer.upper - outer.lower) + error, (low, high))
+    value, bound = adjoint.certified(problem, outer, error, limits)
     num_iter = levels.reached.sum(0) + (0 if tail is None else tail.fixed_point.num_iter)
     status = _statuses(bound, wanted, tail)
     return Solved(problem, classes, descent, tail, outer, cost, error, value, bound, wanted, num_iter, status)
