@@ -1,4 +1,4 @@
-"""From a `Problem` of the oracles to the package's public function, and back."""
+"""From a `Problem` of the oracles to the package's public function, and back; and what a data set has solved."""
 
 import warnings
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from torch import Tensor
 
 import markovot
 from markovot import MarkovChain, PolicyIteration, Solution
+from markovot.pairwise import running
 from oracles import FIELDS, Problem
 
 DENSE, SPARSE, MIXED = ("dense", "dense"), ("sparse", "sparse"), ("dense", "sparse")
@@ -71,3 +72,16 @@ def gradients(
 def cost_range(problem: Problem) -> float:
     """What `rtol` is relative to: max D - min D, or one for a constant cost."""
     return float(np.ptp(problem.D)) or 1.0
+
+
+def blocks_solved(monkeypatch: Any) -> list[int]:
+    """A list that grows by the number of pairs of each block that `distance_matrix` solves from now on."""
+    seen: list[int] = []
+    real = running.solve_block
+
+    def counted(block: Any, setting: Any) -> Any:
+        seen.append(len(block.pairs))
+        return real(block, setting)
+
+    monkeypatch.setattr(running, "solve_block", counted)
+    return seen

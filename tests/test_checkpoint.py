@@ -14,6 +14,7 @@ from markovot import PolicyIteration, costs
 from markovot.datasets import load_mutag
 from markovot.pairwise import checkpoint, distance_matrix, plan, running
 from markovot.pairwise.blocks import Found
+from solving import blocks_solved
 
 SETTING = {"cost": costs.ZeroOne(), "delta": 0.2, "epsilon": 0.01, "progress": False}
 # As in the script below: some seconds of work in many blocks.
@@ -45,18 +46,6 @@ def blocks_in(path) -> int:
         return connection.execute("SELECT count(*) FROM block").fetchone()[0]
     finally:
         connection.close()
-
-
-def blocks_solved(monkeypatch) -> list[int]:
-    seen: list[int] = []
-    real = running.solve_block
-
-    def counted(block, setting):
-        seen.append(len(block.pairs))
-        return real(block, setting)
-
-    monkeypatch.setattr(running, "solve_block", counted)
-    return seen
 
 
 def assert_same(one, other):

@@ -11,7 +11,8 @@ import pytest
 
 from markovot import costs
 from markovot.datasets import load_mutag
-from markovot.pairwise import CheckpointWarning, checkpoint, distance_matrix, plan, running
+from markovot.pairwise import CheckpointWarning, checkpoint, distance_matrix, plan
+from solving import blocks_solved
 
 SETTING = {"cost": costs.ZeroOne(), "delta": 0.2, "epsilon": 0.01, "progress": False}
 COUNT = 12
@@ -50,16 +51,8 @@ def change(path, statement, *arguments):
 
 @pytest.fixture
 def solved(monkeypatch):
-    """How many blocks were solved."""
-    seen: list[int] = []
-    real = running.solve_block
-
-    def counted(block, setting):
-        seen.append(len(block.pairs))
-        return real(block, setting)
-
-    monkeypatch.setattr(running, "solve_block", counted)
-    return seen
+    """The numbers of pairs of the blocks that were solved."""
+    return blocks_solved(monkeypatch)
 
 
 def damaged_rows(path):

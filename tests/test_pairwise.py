@@ -11,6 +11,7 @@ import torch
 from markovot import MarkovChain, PolicyIteration, SolveError, Status, ValueIteration, costs, discounted_wl
 from markovot.datasets import load_mutag
 from markovot.pairwise import PairwiseSolution, distance_matrix, plan
+from solving import blocks_solved
 
 SETTING = {"cost": costs.ZeroOne(), "delta": 0.3, "epsilon": 0.05, "progress": False}
 
@@ -126,26 +127,12 @@ def test_a_pair_is_the_same_in_any_company_and_on_any_number_of_threads():
 
 def test_identical_chains_are_solved_once(monkeypatch):
     chains = several(3)
-    seen = count_pairs(monkeypatch)
+    seen = blocks_solved(monkeypatch)
     solution = distance_matrix([chains[0], chains[1], chains[0], chains[2], chains[1]], **SETTING)
     assert sum(seen) == 6
     once = distance_matrix(chains, **SETTING)
     which = [0, 1, 0, 2, 1]
     np.testing.assert_array_equal(solution.value, once.value[np.ix_(which, which)])
-
-
-def count_pairs(monkeypatch) -> list[int]:
-    from markovot.pairwise import running
-
-    seen: list[int] = []
-    real = running.solve_block
-
-    def counted(block, setting):
-        seen.append(len(block.pairs))
-        return real(block, setting)
-
-    monkeypatch.setattr(running, "solve_block", counted)
-    return seen
 
 
 def test_large_pairs_go_to_the_engines(monkeypatch):
@@ -154,7 +141,7 @@ def test_large_pairs_go_to_the_engines(monkeypatch):
     chains = several(4)
     compiled = distance_matrix(chains, **SETTING)
     monkeypatch.setattr(pairs, "PAIR_ENTRIES", 150)
-    seen = count_pairs(monkeypatch)
+    seen = blocks_solved(monkeypatch)
     mixed = distance_matrix(chains, **SETTING)
     assert max(seen) > 1
     assert seen.count(1) > 1
@@ -167,7 +154,7 @@ def test_large_pairs_go_to_the_engines(monkeypatch):
 def test_every_pair_is_in_one_block(monkeypatch):
     monkeypatch.setattr(plan, "GROUP_ENTRIES", 40)
     chains = several(7)
-    seen = count_pairs(monkeypatch)
+    seen = blocks_solved(monkeypatch)
     split = distance_matrix(chains, **SETTING)
     assert len(seen) == 10
     assert sum(seen) == 28
@@ -190,7 +177,7 @@ def test_debiased_takes_half_of_both_self_distances_off():
 def test_debiased_rectangle_computes_self_distances_once(monkeypatch):
     chains = several(5)
     whole = distance_matrix(chains, debiased=True, **SETTING)
-    seen = count_pairs(monkeypatch)
+    seen = blocks_solved(monkeypatch)
     part = distance_matrix(chains[:3], chains[2:], debiased=True, **SETTING)
     assert sum(seen) == 9 + 3 + 3
     assert (np.abs(part.value - whole.value[:3, 2:]) <= part.error_bound + whole.error_bound[:3, 2:]).all()
