@@ -13,6 +13,7 @@ from string import Template
 from typing import Any
 
 from markovot import _optional, validate
+from markovot._files import written_whole
 from markovot.chains import MarkovChain
 from markovot.pairwise import PairwiseSolution
 from markovot.pairwise.solution import STATUSES
@@ -100,7 +101,10 @@ def write_report(
     if chains is not None and solve is not None:
         data["drawings"] = align(chains, data["neighbours"], solve, label_names=label_names, progress=progress)
     banner = _banner(content.certainty(found), written)
-    _write(Path(path), _filled(title, banner, _notes(data), data, library))
+    page = _filled(title, banner, _notes(data), data, library)
+    with written_whole(Path(path)) as temporary:
+        # Names of files may hold bytes that are no text; they become question marks.
+        temporary.write_text(page, encoding="utf-8", errors="replace", newline="\n")
 
 
 def _data(found: PairwiseSolution, kinds: list[Hashable], names: list[str], k: int) -> dict[str, Any]:
@@ -254,13 +258,3 @@ def _as_parsed(script: str) -> str:
 
 def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        # Names of files may hold bytes that are no text; they become question marks.
-        temporary.write_text(text, encoding="utf-8", errors="replace", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
