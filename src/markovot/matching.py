@@ -28,14 +28,13 @@ from torch import Tensor
 from markovot import sparse, validate
 from markovot.chains import MarkovChain, single
 
-IntArray = NDArray[np.int64]
 __all__ = ["Matching", "accuracy", "descriptors", "disagreement", "match"]
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
 
 # Longer walks tell no node from another.
 MOST_STEPS = 10_000
-
-FloatArray = NDArray[np.float64]
-
 # What a pair without common mass counts in the product of scores: less than any mass that a solver can tell from zero.
 _FLOOR = 1e-12
 
