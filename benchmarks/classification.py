@@ -25,9 +25,17 @@ from fused_gw import ALPHAS, fused_distances
 from machine import machine
 from wl_kernel import DEPTHS, kernel_distance, wl_kernels
 
-from markovot.classification import DELTAS, EPSILONS, NestedCV, Setting, distance_matrices, ground, nested_accuracy
+from markovot.analysis.classification import (
+    DELTAS,
+    EPSILONS,
+    NestedCV,
+    Setting,
+    distance_matrices,
+    ground,
+    nested_accuracy,
+)
 from markovot.datasets import GraphDataset, load_tudataset
-from markovot.fixed_point import PolicyIteration
+from markovot.solving.fixed_point import PolicyIteration
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent

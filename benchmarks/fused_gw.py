@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import shortest_path
 from scipy.spatial.distance import cdist
 
-from markovot.classification import ground
+from markovot.analysis.classification import ground
 from markovot.datasets import GraphDataset
 
 ALPHAS = (0.25, 0.5, 0.75)  # the weight of structure against features

@@ -50,7 +50,7 @@ import numpy as np
 from machine import machine
 
 from markovot import MarkovChain, costs, discounted_wl
-from markovot.matching import accuracy, descriptors, disagreement, match
+from markovot.analysis.matching import accuracy, descriptors, disagreement, match
 
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3)
 LOOKS = 3

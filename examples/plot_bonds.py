@@ -10,8 +10,8 @@ import torch
 from matplotlib import pyplot
 
 from markovot import MarkovChain, PolicyIteration, costs, discounted_wl, plot
+from markovot.analysis.explain import explain
 from markovot.datasets import load_mutag
-from markovot.explain import explain
 
 mutag = load_mutag(laziness=0.1)
 x, y = mutag.chains[36], mutag.chains[77]

@@ -11,7 +11,7 @@ import time
 from matplotlib import pyplot
 
 from markovot import costs, plot
-from markovot.classification import NestedCV, classify
+from markovot.analysis.classification import NestedCV, classify
 from markovot.datasets import load_mutag
 from markovot.pairwise import distance_matrix
 

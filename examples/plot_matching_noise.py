@@ -16,7 +16,7 @@ from matplotlib import pyplot
 from matplotlib.collections import LineCollection
 
 from markovot import MarkovChain, costs, discounted_wl
-from markovot.matching import accuracy, descriptors, disagreement, match
+from markovot.analysis.matching import accuracy, descriptors, disagreement, match
 
 
 def damaged(weights, share, seed):

@@ -28,9 +28,9 @@ from scipy.spatial.distance import squareform
 from sklearn.metrics import adjusted_rand_score
 
 from markovot import MarkovChain, costs, plot
+from markovot.analysis.similarity import dissimilarities
 from markovot.datasets import load_languages
 from markovot.interop import from_deeptime, from_hmmlearn
-from markovot.kernels import dissimilarities
 from markovot.pairwise import distance_matrix
 
 LETTERS = " abcdefghijklmnopqrstuvwxyz"

@@ -18,8 +18,8 @@ MODULES = [
     *(
         f"markovot.{name}"
         for name in (
-            "costs", "pairwise", "learning", "matching", "groups", "explain", "kernels", "plot", "report", "sklearn",
-            "classification", "interop", "datasets",
+            "costs", "pairwise", "learning", "analysis.matching", "analysis.groups", "analysis.explain",
+            "analysis.similarity", "plot", "report", "sklearn", "analysis.classification", "interop", "datasets",
         )
     ),
 ]  # fmt: skip
@@ -155,7 +155,8 @@ def good_calls(folder: Path) -> dict[str, Call]:
 
 
 def _of_sets(chains: list[MarkovChain], setting: dict[str, Any], distances: Any, folder: Path) -> dict[str, Any]:
-    from markovot import classification, datasets, explain, groups, kernels, matching, pairwise, report, sklearn
+    from markovot import datasets, pairwise, report, sklearn
+    from markovot.analysis import classification, explain, groups, matching, similarity
 
     quiet = setting | {"progress": False}
     found = pairwise.distance_matrix(chains, **quiet)
@@ -173,21 +174,21 @@ def _of_sets(chains: list[MarkovChain], setting: dict[str, Any], distances: Any,
     return {
         "pairwise.distance_matrix": (pairwise.distance_matrix, {"chains": chains, **quiet}),
         "pairwise.nearest_neighbours": (pairwise.nearest_neighbours, {"queries": chains, **quiet}),
-        "matching.match": (matching.match, {"solution": solved}),
-        "matching.descriptors": (matching.descriptors, {"adjacencies": rows(3)}),
-        "matching.disagreement": (matching.disagreement, {"x": x, "y": y, "matching": matched}),
-        "matching.accuracy": (matching.accuracy, {"matching": matched, "truth": [0, 1]}),
-        "groups.compare_groups": (
+        "analysis.matching.match": (matching.match, {"solution": solved}),
+        "analysis.matching.descriptors": (matching.descriptors, {"adjacencies": rows(3)}),
+        "analysis.matching.disagreement": (matching.disagreement, {"x": x, "y": y, "matching": matched}),
+        "analysis.matching.accuracy": (matching.accuracy, {"matching": matched, "truth": [0, 1]}),
+        "analysis.groups.compare_groups": (
             groups.compare_groups,
             {"distances": distances, "labels": classes, "permutations": 25},
         ),
-        "explain.explain": (explain.explain, {"solution": solved}),
-        "explain.Explanation.top": (explained.top, {}),
-        "explain.Explanation.top_transitions": (explained.top_transitions, {}),
-        "kernels.laplacian": (kernels.laplacian, {"distances": distances, "scale": 1.0}),
-        "kernels.gaussian": (kernels.gaussian, {"distances": distances, "scale": 1.0}),
-        "kernels.median_distance": (kernels.median_distance, {"distances": distances}),
-        "kernels.clip": (kernels.clip, {"kernel": np.exp(-distances)}),
+        "analysis.explain.explain": (explain.explain, {"solution": solved}),
+        "analysis.explain.Explanation.top": (explained.top, {}),
+        "analysis.explain.Explanation.top_transitions": (explained.top_transitions, {}),
+        "analysis.similarity.laplacian": (similarity.laplacian, {"distances": distances, "scale": 1.0}),
+        "analysis.similarity.gaussian": (similarity.gaussian, {"distances": distances, "scale": 1.0}),
+        "analysis.similarity.median_distance": (similarity.median_distance, {"distances": distances}),
+        "analysis.similarity.clip": (similarity.clip, {"kernel": np.exp(-distances)}),
         "report.write_report": (
             report.write_report,
             {"found": found, "path": folder / "page.html", "k": 1, "progress": False},
@@ -201,15 +202,15 @@ def _of_sets(chains: list[MarkovChain], setting: dict[str, Any], distances: Any,
         "sklearn.DistanceKernel.fit": (fitted.fit, {"X": distances}),
         "sklearn.DistanceKernel.fit_transform": (fitted.fit_transform, {"X": distances}),
         "sklearn.DistanceKernel.transform": (fitted.transform, {"X": distances}),
-        "classification.NestedCV": (classification.NestedCV, {}),
-        "classification.classify": (
+        "analysis.classification.NestedCV": (classification.NestedCV, {}),
+        "analysis.classification.classify": (
             classification.classify,
             {"dataset": mutag, "protocol": cross, "methods": ["knn"], **tried},
         ),
-        "classification.distance_matrices": (classification.distance_matrices, {"dataset": few, **tried}),
-        "classification.debias": (classification.debias, {"distances": distances}),
-        "classification.ground": (classification.ground, {"dataset": few}),
-        "classification.nested_accuracy": (
+        "analysis.classification.distance_matrices": (classification.distance_matrices, {"dataset": few, **tried}),
+        "analysis.classification.debias": (classification.debias, {"distances": distances}),
+        "analysis.classification.ground": (classification.ground, {"dataset": few}),
+        "analysis.classification.nested_accuracy": (
             classification.nested_accuracy,
             {"matrices": {"line": distances}, "targets": classes, "method": "knn", "protocol": cross},
         ),
@@ -268,7 +269,7 @@ def _of_learning(x: MarkovChain, y: MarkovChain, setting: dict[str, Any]) -> dic
 
 def _of_pictures(x: MarkovChain, y: MarkovChain, solution: Any, distances: Any) -> dict[str, Any]:
     from markovot import learning, plot
-    from markovot.explain import explain
+    from markovot.analysis.explain import explain
 
     labels = list("aaaabbbb")
     steps = learning.History(np.array([0.5, 0.2]), np.zeros(2), np.ones(2, dtype=np.int64), np.ones(2))

@@ -15,7 +15,7 @@ from markovot.average import items, operators, optimal_transition_coupling, pois
 from markovot.average.recurrence import closed_classes, phases
 from markovot.datasets import load_mutag
 from markovot.transport import engines
-from markovot.transport.cpu import CompiledEngine
+from markovot.transport.compiled.entropic import CompiledEngine
 from markovot.transport.gather import GatherEngine
 from oracles import centred, exact_transport, numerical_gradient, random_problem, random_rows, sweep
 from solving import DENSE, MIXED, SPARSE, chain

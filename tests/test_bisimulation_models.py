@@ -11,8 +11,8 @@ from torch import Tensor
 
 from bisimulation_checks import Array, assert_fixed_point, dense, process, random_process
 from markovot import SolveError, Status, interop
-from markovot.linear import Linear
 from markovot.mdp import DecisionProcess, bisimulation, iteration, operator
+from markovot.transport.linear import Linear
 from markovot.transport.shared_kernel import UnsafeRange
 from oracles import numerical_gradient, random_law
 from test_interop_gymnasium import TABLES

@@ -14,7 +14,7 @@ from markovot.costs import AbsoluteDifference, Cost, Euclidean, Given, SquaredEu
 from markovot.pairwise import bounds, distance_matrix
 from markovot.pairwise.blocks import Setting
 from markovot.pairwise.collection import pack
-from markovot.transport import kernels_bounds
+from markovot.transport.compiled import lower_bounds
 from oracles import random_law, random_rows, sinkhorn
 
 NUMERICAL = (AbsoluteDifference(), Euclidean(), SquaredEuclidean())
@@ -301,7 +301,7 @@ def compressed(matrices):
     rows = np.concatenate([[np.count_nonzero(row) for row in matrix] for matrix in matrices])
     index = np.concatenate([np.nonzero(matrix)[1] for matrix in matrices])
     weight = np.concatenate([matrix[np.nonzero(matrix)] for matrix in matrices])
-    return kernels_bounds.Chains(np.concatenate([[0], np.cumsum(rows)]), index, weight)
+    return lower_bounds.Chains(np.concatenate([[0], np.cumsum(rows)]), index, weight)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e4])
@@ -312,9 +312,9 @@ def test_a_sweep_is_what_its_formula_says(scale):
     ground = rng.uniform(0, scale, (5, 13))
     start = 0.1 * rng.uniform(0, scale, (5, 13))
     found = start.copy()
-    kernels_bounds.raise_bounds(
+    lower_bounds.raise_bounds(
         np.array([0, 1]), compressed([a]), compressed(others), np.array([0, 4, 13]), ground,
-        kernels_bounds.Sweeps(delta, epsilon, 1, 0.0), found,
+        lower_bounds.Sweeps(delta, epsilon, 1, 0.0), found,
     )  # fmt: skip
     # costs a thousand times epsilon apart have no common exponentials: then the least of them counts
     soft = epsilon if scale == 1.0 else None
@@ -339,9 +339,9 @@ def test_sweeps_end_where_they_add_next_to_nothing():
     found = []
     for most, least_rise in ((1, 0.0), (1000, 1e-3), (1000, 1e-12)):
         cost = np.zeros((5, 6))
-        kernels_bounds.raise_bounds(
+        lower_bounds.raise_bounds(
             np.array([0]), compressed([a]), compressed([b]), np.array([0, 6]), ground,
-            kernels_bounds.Sweeps(0.2, 0.01, most, least_rise), cost,
+            lower_bounds.Sweeps(0.2, 0.01, most, least_rise), cost,
         )  # fmt: skip
         found.append(cost)
     once, roughly, fully = found

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from markovot.bellman import Bellman, Enclosure
-from markovot.fixed_point import PolicyIteration, iterate
-from markovot.transport.cpu import CompiledEngine
+from markovot.solving.bellman import Bellman, Enclosure
+from markovot.solving.fixed_point import PolicyIteration, iterate
+from markovot.transport.compiled.entropic import CompiledEngine
 from markovot.transport.gather import GatherEngine
 from markovot.transport.shared_kernel import SharedKernelEngine
 from oracles import Array, Problem, entropic, random_problem

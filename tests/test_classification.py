@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from markovot import classification, datasets
-from markovot.classification import NestedCV, Setting, debias, nested_accuracy
+from markovot import datasets
+from markovot.analysis import classification
+from markovot.analysis.classification import NestedCV, Setting, debias, nested_accuracy
 
 SMALL = NestedCV(folds=4, inner_folds=3, scales=(0.3, 1.0), C=(1.0, 10.0))
 

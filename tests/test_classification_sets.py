@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from conftest import ROOT
-from markovot import classification, costs, datasets, pairwise
+from markovot import costs, datasets, pairwise
+from markovot.analysis import classification
+from markovot.analysis.classification import NestedCV, classify, debias, distance_matrices, ground, nested_accuracy
 from markovot.chains import MarkovChain
-from markovot.classification import NestedCV, classify, debias, distance_matrices, ground, nested_accuracy
-from markovot.fixed_point import PolicyIteration
+from markovot.solving.fixed_point import PolicyIteration
 
 SMALL = NestedCV(folds=4, inner_folds=3, scales=(0.3, 1.0), C=(1.0, 10.0))
 

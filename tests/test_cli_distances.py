@@ -347,7 +347,7 @@ def some_mutag(tmp_path_factory):
 
 
 def test_classify_gives_the_accuracies_of_the_package(some_mutag, tmp_path):
-    from markovot import classification
+    from markovot.analysis import classification
 
     facts = loaded("classify", some_mutag, *CLASSIFY, "--seed", "7", "--checkpoint", tmp_path / "kept")
     wanted = classification.classify(
@@ -384,7 +384,7 @@ def test_classify_says_what_was_chosen_most_often():
 
 
 def test_classify_hands_its_options_on(some_mutag, monkeypatch):
-    from markovot import classification
+    from markovot.analysis import classification
 
     asked = {}
     monkeypatch.setattr(classification, "classify", lambda dataset, **options: asked.update(options) or {})

@@ -12,8 +12,8 @@ import pytest
 from numba.core import config
 
 from markovot import _files
-from markovot.transport import compiling
-from markovot.transport.simd import gather, lane_sum, load, scatter_add, splat, store
+from markovot.transport.compiled import compiling
+from markovot.transport.compiled.simd import gather, lane_sum, load, scatter_add, splat, store
 
 CALL = """
 import torch, markovot
@@ -30,7 +30,7 @@ print(Count.number)
 # Kernels whose results tell which code ran, for which signature, in an order of the process's own.
 MANY = """
 import sys, numpy as np
-from markovot.transport.compiling import kernel
+from markovot.transport.compiled.compiling import kernel
 def one(x): return x[0] + 1
 def two(x): return x[0] + 2
 def three(x): return x[0] + 3

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import markovot
 from markovot import DecisionProcess, MarkovChain, as_chain, costs, discounted_wl, transport_cost
-from markovot.groups import compare_groups
+from markovot.analysis.groups import compare_groups
 from markovot.learning import DiscountedWLLoss
 from markovot.pairwise import distance_matrix
 

@@ -87,7 +87,7 @@ def test_copies_of_solutions_are_starts_and_are_explained():
     x = MarkovChain.from_transitions(X, features=[0, 1, 1, 2])
     y = MarkovChain.from_transitions(Y, features=[0, 2, 1])
     solution = markovot.discounted_wl(x, y, costs.ZeroOne(), delta=0.2, epsilon=0.02)
-    from markovot.explain import explain
+    from markovot.analysis.explain import explain
 
     for way in COPIES.values():
         again = markovot.discounted_wl(x, y, costs.ZeroOne(), delta=0.2, epsilon=0.02, init=way(solution))

@@ -14,8 +14,8 @@ from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
 import markovot
 from markovot import MarkovChain, PolicyIteration, SolveError
-from markovot.adjoint import Solved
-from markovot.compressed import Compressed, pointers
+from markovot.chains.compressed import Compressed, pointers
+from markovot.solving.adjoint import Solved
 from oracles import FIELDS, random_problem
 
 ACCURATE = PolicyIteration(rtol=1e-12)

@@ -272,7 +272,8 @@ def test_tensors_without_values_are_refused_by_name(calls: dict[str, Call]) -> N
         ("horizon_wl", "law"), ("horizon_wl", "tail"), ("transport_cost", "a"), ("transport_cost", "cost"),
         ("DecisionProcess", "reward"), ("DecisionProcess.under", "policy"), ("stationary_distribution", "transition"),
         ("learning.DiscountedWLLoss", "weights"), ("learning.TransitionMatrix", "support"),
-        ("learning.LabelledChain", "features"), ("matching.match", "solution"), ("costs.resolve_cost", "cost"),
+        ("learning.LabelledChain", "features"), ("analysis.matching.match", "solution"),
+        ("costs.resolve_cost", "cost"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=rf"{argument}.*meta"):
             calls[name](**{argument: meta})

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from markovot import MarkovChain, PolicyIteration, ValueIteration, costs, discounted_wl, transport_cost, validate
 from markovot.datasets import load_mutag
 from markovot.pairwise import distance_matrix
-from markovot.transport import kernel_engine, pairs
+from markovot.transport.compiled import kernel_engine, pairs
 from oracles import (
     Problem,
     centred,

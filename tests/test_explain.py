@@ -10,8 +10,8 @@ from torch import Tensor
 
 import markovot
 from markovot import MarkovChain, PolicyIteration, costs, discounted_wl
+from markovot.analysis.explain import Explanation, StatePair, TransitionEffect, explain
 from markovot.datasets import load_mutag
-from markovot.explain import Explanation, StatePair, TransitionEffect, explain
 from solving import DENSE, MIXED, SPARSE, chain
 
 SOLVER = PolicyIteration(rtol=1e-11)

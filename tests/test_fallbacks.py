@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from markovot import SolveError, Status, adjoint, fixed_point
-from markovot.transport import kernel_engine, threads
+from markovot import SolveError, Status
+from markovot.solving import adjoint, fixed_point
+from markovot.transport import threads
+from markovot.transport.compiled import kernel_engine
 from oracles import Problem, entropic, random_problem
 from solving import SPARSE, solve
 

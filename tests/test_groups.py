@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
 from markovot import PolicyIteration, Status, costs, datasets
-from markovot.groups import GroupComparison, compare_groups
+from markovot.analysis.groups import GroupComparison, compare_groups
 from markovot.pairwise import PairwiseSolution, distance_matrix
 
 # Distances 1 within {0, 1}, 2 within {2, 3}, 3 between: squares 1, 4 and four times 9.
@@ -141,7 +141,7 @@ def test_the_seed_decides_what_is_drawn():
 def test_batches_change_nothing(monkeypatch):
     distances = cloud(30, 1, 0.3)
     whole = compare_groups(distances, halves(30), permutations=200)
-    monkeypatch.setattr("markovot.groups.BATCH_ENTRIES", 100)
+    monkeypatch.setattr("markovot.analysis.groups.BATCH_ENTRIES", 100)
     assert compare_groups(distances, halves(30), permutations=200) == whole
 
 

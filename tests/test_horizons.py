@@ -10,20 +10,11 @@ import torch
 from torch import Tensor
 
 import markovot
-from markovot import (
-    MarkovChain,
-    PolicyIteration,
-    SolveError,
-    Status,
-    ValueIteration,
-    adjoint,
-    discounted_wl,
-    recursion,
-    transport_cost,
-)
-from markovot.explain import explain
-from markovot.horizons import HorizonSolution, horizon_wl, wl
-from markovot.transport.cpu import CompiledEngine
+from markovot import MarkovChain, PolicyIteration, SolveError, Status, ValueIteration, discounted_wl, transport_cost
+from markovot.analysis.explain import explain
+from markovot.distances.horizons import HorizonSolution, horizon_wl, wl
+from markovot.solving import adjoint, recursion
+from markovot.transport.compiled.entropic import CompiledEngine
 from markovot.transport.gather import GatherEngine
 from markovot.transport.shared_kernel import SharedKernelEngine
 from oracles import (

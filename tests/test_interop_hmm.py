@@ -11,7 +11,7 @@ from deeptime.markov.msm import MarkovStateModel
 from hmmlearn import hmm, vhmm
 
 from markovot import MarkovChain, as_chain, costs, discounted_wl, interop
-from markovot.matching import match
+from markovot.analysis.matching import match
 from markovot.pairwise import distance_matrix
 
 ROWS = np.array([[0.9, 0.1], [0.3, 0.7]])

@@ -9,9 +9,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from markovot import costs, datasets, discounted_wl, kernels
-from markovot.classification import NestedCV, nested_accuracy
-from markovot.groups import compare_groups
+from markovot import costs, datasets, discounted_wl
+from markovot.analysis import similarity
+from markovot.analysis.classification import NestedCV, nested_accuracy
+from markovot.analysis.groups import compare_groups
 from markovot.pairwise import distance_matrix
 
 
@@ -28,7 +29,7 @@ def few():
 
 def test_other_libraries_take_dissimilarities():
     found = few()[0]
-    apart = kernels.dissimilarities(found)
+    apart = similarity.dissimilarities(found)
     assert (found.value < 0).sum() >= 8
     assert_allclose(apart, np.maximum(found.value, 0.0), rtol=0, atol=1e-15)
     leaves_list(linkage(squareform(apart), "average", optimal_ordering=True))
@@ -45,18 +46,18 @@ def test_other_libraries_take_dissimilarities():
 def test_they_are_symmetric_with_a_diagonal_of_zeros_and_the_given_matrix_is_kept():
     given = np.array([[0.3, 1.0, -2e-18], [1.0002, 0.2, 2.0], [-2e-18, 2.0, np.float64(0.1)]])
     before = given.copy()
-    assert_allclose(kernels.dissimilarities(given), [[0, 1.0001, 0], [1.0001, 0, 2], [0, 2, 0]], rtol=1e-15)
+    assert_allclose(similarity.dissimilarities(given), [[0, 1.0001, 0], [1.0001, 0, 2], [0, 2, 0]], rtol=1e-15)
     assert_array_equal(given, before)
     with pytest.raises(ValueError, match="distances: NaN or infinity in row 0"):
-        kernels.dissimilarities([[np.nan, 1.0], [1.0, 0.0]])
+        similarity.dissimilarities([[np.nan, 1.0], [1.0, 0.0]])
     with pytest.raises(ValueError, match=r"distances: shape \(1, 2\) is not that of a square matrix"):
-        kernels.dissimilarities([[1.0, 2.0]])
+        similarity.dissimilarities([[1.0, 2.0]])
 
 
 def test_only_so_much_below_zero_counts_as_zero():
     given = np.array([-1.0, -0.1, -0.0, 0.5, np.nan])
-    assert_array_equal(kernels.nonnegative(given), [0.0, 0.0, 0.0, 0.5, np.nan])
-    assert_array_equal(kernels.nonnegative(given, 0.2), [-1.0, 0.0, 0.0, 0.5, np.nan])
+    assert_array_equal(similarity.nonnegative(given), [0.0, 0.0, 0.0, 0.5, np.nan])
+    assert_array_equal(similarity.nonnegative(given, 0.2), [-1.0, 0.0, 0.0, 0.5, np.nan])
 
 
 def test_whatever_takes_distances_takes_those_below_zero(tmp_path):

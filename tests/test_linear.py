@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 import markovot
-from markovot import MarkovChain, linear
+from markovot import MarkovChain
+from markovot.transport import linear
 
 COUNT, SIZE = 60, 12
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from markovot import MarkovChain, costs, debiased, discounted_wl, horizon_wl, optimal_transition_coupling
-from markovot.matching import Matching, accuracy, descriptors, disagreement, match
+from markovot.analysis.matching import Matching, accuracy, descriptors, disagreement, match
 
 SETTING = {"delta": 0.1, "epsilon": 0.01}
 

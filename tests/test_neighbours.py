@@ -9,7 +9,7 @@ import torch
 from markovot import MarkovChain, PolicyIteration, SolveError, Status, costs
 from markovot.datasets import load_mutag
 from markovot.pairwise import distance_matrix, nearest_neighbours, neighbours
-from markovot.transport import pairs
+from markovot.transport.compiled import pairs
 
 SETTING = {"cost": costs.ZeroOne(), "delta": 0.2, "epsilon": 0.01, "progress": False}
 

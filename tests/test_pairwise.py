@@ -136,7 +136,7 @@ def test_identical_chains_are_solved_once(monkeypatch):
 
 
 def test_large_pairs_go_to_the_engines(monkeypatch):
-    from markovot.transport import pairs
+    from markovot.transport.compiled import pairs
 
     chains = several(4)
     compiled = distance_matrix(chains, **SETTING)
@@ -245,7 +245,7 @@ def test_pairs_that_do_not_converge_keep_their_value_and_bound(monkeypatch):
     assert_agrees(solution, *one_by_one(chains, chains, **SETTING))
     stalled = distance_matrix(chains, solver=PolicyIteration(rtol=1e-17), throw=False, **SETTING)
     assert (stalled.status == Status.STALLED).all()
-    from markovot.transport import pairs
+    from markovot.transport.compiled import pairs
 
     monkeypatch.setattr(pairs, "PAIR_ENTRIES", 0)
     alone = distance_matrix(chains, solver=solver, throw=False, **SETTING)

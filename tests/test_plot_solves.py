@@ -8,8 +8,8 @@ import torch
 from matplotlib.colors import to_hex, to_rgb
 
 from markovot import MarkovChain, PolicyIteration, Status, ValueIteration, costs, discounted_wl, plot
+from markovot.analysis.explain import explain
 from markovot.datasets import load_mutag
-from markovot.explain import explain
 from markovot.plot import common
 from markovot.plot.convergence import SOLVERS
 

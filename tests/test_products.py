@@ -6,7 +6,7 @@ from torch import Tensor
 
 import markovot
 from markovot import MarkovChain
-from markovot.transport import cpu
+from markovot.transport.compiled import entropic
 from oracles import random_problem
 
 KINDS = {
@@ -36,7 +36,7 @@ def chains_of(kind: str, seed: int) -> tuple[MarkovChain, MarkovChain, Tensor]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_transpose_is_the_adjoint(kind: str, stored: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not stored:
-        monkeypatch.setattr(cpu, "STORED_BYTES", 0)
+        monkeypatch.setattr(entropic, "STORED_BYTES", 0)
     parts = [chains_of(kind, seed) for seed in (0, 1)]
     smaller = MarkovChain.from_transitions(torch.full((2, 2), 0.5, dtype=torch.float64), initial="uniform")
     x = MarkovChain.stack([parts[0][0], parts[1][0], smaller])
@@ -45,7 +45,7 @@ def test_the_transpose_is_the_adjoint(kind: str, stored: bool, monkeypatch: pyte
     generator = torch.Generator().manual_seed(2)
     for solved in solution._details.answer.solved:
         engine, shape = solved.bellman.engine, solved.cost_to_go.shape
-        assert isinstance(engine, cpu.CompiledEngine)
+        assert isinstance(engine, entropic.CompiledEngine)
         real = torch.ones(shape, dtype=torch.bool) if solved.problem.mask is None else solved.problem.mask
         v, w = (torch.rand(shape, generator=generator, dtype=torch.float64) * real for _ in range(2))
         active = torch.ones(len(v), dtype=torch.bool)

@@ -10,7 +10,8 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 import markovot
-from markovot import MarkovChain, PolicyIteration, SolveError, Status, costs, datasets, kernels, pairwise
+from markovot import MarkovChain, PolicyIteration, SolveError, Status, costs, datasets, pairwise
+from markovot.analysis import similarity
 
 pytest.importorskip("sklearn")
 
@@ -413,7 +414,7 @@ def test_a_second_fit_forgets_the_first():
 
 def test_clip_takes_the_symmetric_part():
     matrix = indefinite() + np.triu(np.ones((12, 12)), 1)
-    assert_array_equal(kernels.clip(matrix).projection, kernels.clip((matrix + matrix.T) / 2).projection)
+    assert_array_equal(similarity.clip(matrix).projection, similarity.clip((matrix + matrix.T) / 2).projection)
 
 
 # --- at home in scikit-learn

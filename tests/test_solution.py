@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import markovot
-from markovot import ChainSolution, MarkovChain, PolicyIteration, SolveError, Status, ValueIteration, adjoint
+from markovot import ChainSolution, MarkovChain, PolicyIteration, SolveError, Status, ValueIteration
 from markovot.pairwise import distance_matrix, nearest_neighbours
+from markovot.solving import adjoint
 from markovot.transport.gather import GatherEngine
 from oracles import Problem, centred, entropic, random_problem
 from solving import DENSE, MIXED, SPARSE, chain, gradients, solve

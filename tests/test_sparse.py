@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from markovot import MarkovChain, as_chain, discounted_wl, stationary_distribution
-from markovot.compressed import Compressed, check
+from markovot.chains.compressed import Compressed, check
 from markovot.learning import TransitionMatrix
 
 pytestmark = [

@@ -9,10 +9,9 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from markovot import stationary
-from markovot.chains import MarkovChain
-from markovot.compressed import Compressed, pointers
-from markovot.stationary import stationary_distribution
+from markovot.chains import MarkovChain, stationary
+from markovot.chains.compressed import Compressed, pointers
+from markovot.chains.stationary import stationary_distribution
 
 # torch says this once, whoever makes a CSR tensor first.
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse CS. tensor support is in beta:UserWarning")

@@ -22,7 +22,9 @@ _INLINE = re.compile(
 )
 _EXAMPLE = re.compile(r"^[ ]*>>>")
 # What may be named without its module, and where it is documented.
-_ROOMS = ("markovot.pairwise", "markovot.learning", "markovot.matching", "markovot.explain", "markovot.datasets")
+_ROOMS = tuple(
+    f"markovot.{room}" for room in ("pairwise", "learning", "analysis.matching", "analysis.explain", "datasets")
+)
 
 
 def translate(lines: list[str]) -> list[str]:

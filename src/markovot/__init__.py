@@ -7,14 +7,14 @@ if TYPE_CHECKING:
     from markovot import costs
     from markovot.average import TransitionCouplingSolution, optimal_transition_coupling
     from markovot.chains import MarkovChain, as_chain, label_code
-    from markovot.debiasing import debiased
-    from markovot.distances import discounted_wl
-    from markovot.fixed_point import PolicyIteration, ValueIteration
-    from markovot.horizons import HorizonSolution, horizon_wl, wl
+    from markovot.chains.stationary import stationary_distribution
+    from markovot.distances.debiasing import debiased
+    from markovot.distances.discounted import discounted_wl
+    from markovot.distances.horizons import HorizonSolution, horizon_wl, wl
+    from markovot.distances.transport import transport_cost
     from markovot.mdp import BisimulationSolution, DecisionProcess, bisimulation
-    from markovot.single import transport_cost
     from markovot.solution import ChainSolution, Solution, SolveError, Status
-    from markovot.stationary import stationary_distribution
+    from markovot.solving.fixed_point import PolicyIteration, ValueIteration
 
 __version__ = "0.1.0"
 __all__ = [
@@ -47,24 +47,24 @@ _HOMES = {
     "MarkovChain": "chains",
     "as_chain": "chains",
     "label_code": "chains",
-    "debiased": "debiasing",
+    "debiased": "distances",
     "discounted_wl": "distances",
-    "HorizonSolution": "horizons",
-    "horizon_wl": "horizons",
-    "wl": "horizons",
-    "PolicyIteration": "fixed_point",
-    "ValueIteration": "fixed_point",
+    "HorizonSolution": "distances.walks",
+    "horizon_wl": "distances",
+    "wl": "distances",
+    "PolicyIteration": "solving.fixed_point",
+    "ValueIteration": "solving.fixed_point",
     "TransitionCouplingSolution": "average",
     "optimal_transition_coupling": "average",
     "BisimulationSolution": "mdp",
     "DecisionProcess": "mdp",
     "bisimulation": "mdp",
-    "transport_cost": "single",
+    "transport_cost": "distances",
     "ChainSolution": "solution",
     "Solution": "solution",
     "SolveError": "solution",
     "Status": "solution",
-    "stationary_distribution": "stationary",
+    "stationary_distribution": "chains.stationary",
 }
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from markovot import arguments
+from markovot.validate import arguments
 
 _FORMAT = b"markovot sealed 1\n"
 _HEAD = len(_FORMAT) + hashlib.blake2b().digest_size

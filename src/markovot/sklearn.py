@@ -7,12 +7,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from markovot import kernels, pairwise, validate
+from markovot import pairwise, validate
 from markovot._optional import require
+from markovot.analysis import similarity
 from markovot.chains import MarkovChain, chain_of
 from markovot.costs import Cost
-from markovot.fixed_point import PolicyIteration, Solver
 from markovot.pairwise import PairwiseSolution
+from markovot.solving.fixed_point import PolicyIteration, Solver
 
 require("sklearn", extra="sklearn", what="markovot.sklearn")  # says how to install it, where the next lines would not
 
@@ -174,7 +175,7 @@ class MarkovDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 stacklevel=4,  # beyond scikit-learn's wrapper
             )
         # The bounds hold for this too. Without debiasing, what lies further below zero was made so by the cost.
-        return kernels.nonnegative(found.value, np.inf if self.debiased else found.error_bound)
+        return similarity.nonnegative(found.value, np.inf if self.debiased else found.error_bound)
 
     @property
     def _n_features_out(self) -> int:
@@ -269,15 +270,15 @@ class DistanceKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             X: the distances between the training samples (n, n), symmetric.
             y: ignored.
         """
-        validate.choice("kind", self.kind, tuple(kernels.KINDS))
+        validate.choice("kind", self.kind, tuple(similarity.KINDS))
         validate.choice("psd", self.psd, ("none", "clip"))
         distances = self._distances(X, reset=True)
-        kernels.check_symmetric("X", distances)
+        similarity.check_symmetric("X", distances)
         self.scale_ = _scale(self.scale, distances)
         for name in ("n_clipped_", "clipped_mass_", "projection_"):
             self.__dict__.pop(name, None)
         if self.psd == "clip":
-            found = kernels.clip(self._similarity(distances))
+            found = similarity.clip(self._similarity(distances))
             self.n_clipped_, self.clipped_mass_, self.projection_ = found.num_clipped, found.mass, found.projection
         return self
 
@@ -306,19 +307,19 @@ class DistanceKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             distances = check_array(X, dtype=np.float64, ensure_all_finite=False)
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # which do not say of what
             raise (ValueError if isinstance(error, ValueError) else TypeError)(f"X: {error}") from error
-        kernels.check_finite("X", distances)  # names the row, which scikit-learn's own check does not
+        similarity.check_finite("X", distances)  # names the row, which scikit-learn's own check does not
         validate_data(self, X, reset=reset, skip_check_array=True)
         return distances
 
     def _kernel(self, X: Any) -> FloatArray:
         distances = self._distances(X, reset=False)
-        kernels.warn_of_negatives("X", distances, self.scale_)
+        similarity.warn_of_negatives("X", distances, self.scale_)
         kernel = self._similarity(distances)
         projection = getattr(self, "projection_", None)
         return kernel if projection is None else kernel @ projection
 
     def _similarity(self, distances: FloatArray) -> FloatArray:
-        return kernels.KINDS[self.kind](distances, self.scale_)
+        return similarity.KINDS[self.kind](distances, self.scale_)
 
     @property
     def _n_features_out(self) -> int:
@@ -344,4 +345,4 @@ def _scale(scale: Any, distances: FloatArray) -> float:
         factor = np.nan
     if word.strip() != "median" or not 0 < factor < np.inf:
         raise ValueError(f"scale: {scale!r} is neither 'median' nor a positive multiple of it, such as '0.5*median'.")
-    return factor * kernels.median_distance(distances)
+    return factor * similarity.median_distance(distances)

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from markovot._copying import Copyable
-from markovot._transforms import plain
+from markovot.autograd.copying import Copyable
+from markovot.autograd.transforms import plain
 
 _SHOWN = 4  # values that are written out
 

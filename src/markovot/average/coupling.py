@@ -8,17 +8,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from markovot import couplings, validate
-from markovot._copying import Copyable
-from markovot._eager import eagerly
-from markovot._implicit import implicit
-from markovot._transforms import recording
-from markovot.assembly import Pairing, batch_shape, layout, measured
+from markovot import validate
+from markovot.autograd.copying import Copyable
+from markovot.autograd.eager import eagerly
+from markovot.autograd.implicit import implicit
+from markovot.autograd.transforms import recording
 from markovot.average import items
 from markovot.average.items import Inputs, Solved
 from markovot.chains import chain_of
 from markovot.costs import resolve_cost
+from markovot.distances import couplings
 from markovot.solution import Solution, as_number, in_short, rounded, statuses
+from markovot.solving.inputs import Pairing, batch_shape, layout, measured
 from markovot.transport.units import Unit
 
 

@@ -16,12 +16,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from markovot.adjoint import Entries, centre_rows, meets_itself
-from markovot.assembly import Pairing
 from markovot.average.iteration import Found, Problem, iterate
 from markovot.average.operators import Sets
 from markovot.average.recurrence import Phases, joint_classes, phases, support
-from markovot.bellman import cost_range, tolerance
+from markovot.solving.adjoint import Entries, centre_rows, meets_itself
+from markovot.solving.bellman import cost_range, tolerance
+from markovot.solving.inputs import Pairing
 from markovot.transport.engines import engine_classes
 from markovot.transport.shared_kernel import UnsafeRange
 from markovot.transport.threads import own_threads

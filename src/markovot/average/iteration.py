@@ -23,8 +23,8 @@ from torch import Tensor
 
 from markovot.average.operators import Independent, Sets, monotone_order
 from markovot.average.poisson import CoupledChain, independent_bias
-from markovot.bellman import Engine
 from markovot.solution import Status
+from markovot.transport.engine import Engine
 from markovot.transport.forcing import (
     FINAL_SHARE,
     LOCAL_FORCING,

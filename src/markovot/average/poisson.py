@@ -28,9 +28,9 @@ from torch import Tensor
 
 from markovot.average.operators import Factors, Independent, Sets
 from markovot.average.recurrence import ancestors, closed_classes
-from markovot.bellman import Engine
-from markovot.linear import Linear, bicgstab
 from markovot.solution import SolveError
+from markovot.transport.engine import Engine
+from markovot.transport.linear import Linear, bicgstab
 
 # Masses below this are rounding of the simplex method: they are no arcs of the coupled chain.
 ROUNDING = 1e-13

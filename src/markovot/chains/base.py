@@ -6,10 +6,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from markovot import compressed, stationary, validate
-from markovot._copying import Copyable
-from markovot._transforms import is_wrapped
-from markovot.compressed import Compressed
+from markovot import validate
+from markovot.autograd.copying import Copyable
+from markovot.autograd.transforms import is_wrapped
+from markovot.chains import compressed, stationary
+from markovot.chains.compressed import Compressed
 from markovot.transport.rows import Rows
 
 # Probabilities below this count as zero where rows are solved: their effect, at most this share of the cost's range at

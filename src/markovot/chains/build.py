@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from markovot import validate
-from markovot._transforms import plain
-from markovot.compressed import Compressed, gather
+from markovot.autograd.transforms import plain
+from markovot.chains.compressed import Compressed, gather
 
 _Map = Callable[[Tensor], Tensor]
 DEAD_ENDS = ("stay", "uniform", "error")

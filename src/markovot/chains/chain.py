@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from markovot import sparse, validate
-from markovot.arguments import kind
-from markovot.chains import build, counting, labels, stacking, storage
+from markovot import validate
+from markovot.chains import build, counting, labels, sparse, stacking, storage
 from markovot.chains.base import ChainBase
-from markovot.compressed import Compressed
+from markovot.chains.compressed import Compressed
+from markovot.validate.arguments import kind
 
 LAWS = ("stationary", "uniform")
 

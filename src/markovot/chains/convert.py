@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from markovot import containers, validate
+from markovot import validate
 from markovot.chains.chain import MarkovChain
+from markovot.validate import containers
 
 # Objects that hold too many choices to be converted unasked, by the library that their class comes from.
 _ELSEWHERE = {

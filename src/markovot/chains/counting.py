@@ -14,8 +14,8 @@ from torch import Tensor
 
 from markovot import validate
 from markovot.chains.build import MOST_STATES
+from markovot.chains.compressed import Compressed, gather
 from markovot.chains.labels import is_missing
-from markovot.compressed import Compressed, gather
 
 _REPAIR = "States are integers or names (strings); "
 

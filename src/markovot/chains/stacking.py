@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from markovot import validate
-from markovot.compressed import Compressed
+from markovot.chains.compressed import Compressed
 
 
 def stacked(chains: list[Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from markovot import validate
 from markovot._files import placed, written_whole
-from markovot.compressed import Compressed
+from markovot.chains.compressed import Compressed
 
 _FORMAT = "markovot chain 1"
 _ABOUT = "about"

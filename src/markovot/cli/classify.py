@@ -19,7 +19,7 @@ from markovot.cli.program import (
 )
 
 if TYPE_CHECKING:
-    from markovot.classification import NestedAccuracy
+    from markovot.analysis.classification import NestedAccuracy
 
 _NAMES = {"knn": "nearest neighbour", "svm": "support vector machine"}
 
@@ -123,8 +123,8 @@ def _run(
     dataset: Any, deltas: tuple[float, ...], epsilons: tuple[float, ...], rtol: float, checkpoint: Path | None,
     protocol: Protocol, showing: Showing,
 ) -> "dict[str, NestedAccuracy]":  # fmt: skip
-    from markovot import classification
-    from markovot.fixed_point import PolicyIteration
+    from markovot.analysis import classification
+    from markovot.solving.fixed_point import PolicyIteration
 
     return classification.classify(
         dataset,

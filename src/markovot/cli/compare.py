@@ -85,8 +85,8 @@ def compare(
 
 
 def _solve(x: "MarkovChain", y: "MarkovChain", cost: "Cost", problem: Problem) -> "ChainSolution":
-    from markovot.distances import discounted_wl
-    from markovot.fixed_point import PolicyIteration
+    from markovot.distances.discounted import discounted_wl
+    from markovot.solving.fixed_point import PolicyIteration
 
     solver = PolicyIteration(rtol=problem.rtol)
     return discounted_wl(x, y, cost, delta=problem.delta, epsilon=problem.epsilon, solver=solver, throw=False)
@@ -110,7 +110,7 @@ def partners(
 
     `share` is that of the mass of the state of x; `cost` that of matching the two.
     """
-    from markovot._names import full_names
+    from markovot.chains.names import full_names
     from markovot.costs import resolve_cost
 
     mass, costs = solution.alignment, resolve_cost(cost, x, y)

@@ -97,8 +97,8 @@ def _settings(data: "Data", cost: Any, cost_name: str, problem: Problem, debiase
 def _solve(
     data: "Data", cost: Any, problem: Problem, debiased: bool, checkpoint: Path, showing: Showing
 ) -> "PairwiseSolution":
-    from markovot.fixed_point import PolicyIteration
     from markovot.pairwise import distance_matrix
+    from markovot.solving.fixed_point import PolicyIteration
 
     try:
         return distance_matrix(

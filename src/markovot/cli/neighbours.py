@@ -102,8 +102,8 @@ def _search(
 ) -> dict[str, Any]:
     """The k nearest among some graphs, and how much work that was."""
     from markovot.cli.data import choose_cost
-    from markovot.fixed_point import PolicyIteration
     from markovot.pairwise import nearest_neighbours
+    from markovot.solving.fixed_point import PolicyIteration
 
     cost, cost_name = choose_cost(problem.cost, data.set.feature_kind)
     found = nearest_neighbours(

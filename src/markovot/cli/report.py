@@ -116,8 +116,8 @@ def _solver(settings: dict[str, Any]) -> "Solve":
     from functools import partial
 
     from markovot.cli.data import choose_cost
-    from markovot.distances import discounted_wl
-    from markovot.fixed_point import PolicyIteration
+    from markovot.distances.discounted import discounted_wl
+    from markovot.solving.fixed_point import PolicyIteration
 
     cost, _ = choose_cost(settings["cost"], settings["features"])
     return partial(

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from markovot import validate
-from markovot._copying import Copyable
-from markovot.arguments import kind
+from markovot.autograd.copying import Copyable
 from markovot.chains import MarkovChain, labels
-from markovot.containers import repair
+from markovot.validate.arguments import kind
+from markovot.validate.containers import repair
 
 _EXACT = 2**53
 

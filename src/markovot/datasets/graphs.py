@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from markovot.chains import MarkovChain
-from markovot.compressed import Compressed
+from markovot.chains.compressed import Compressed
 from markovot.datasets.dataset import IntArray
 from markovot.datasets.tables import Tables
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from markovot import compressed, validate
-from markovot.chains import MarkovChain
+from markovot import validate
+from markovot.chains import MarkovChain, compressed
 from markovot.interop._common import sparse_tensor
 
 _TOLERANCE = validate.SUM_TOLERANCE[torch.float64]

@@ -5,8 +5,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from markovot import sparse, validate
-from markovot.chains import labels
+from markovot import validate
+from markovot.chains import labels, sparse
 
 # How far a matrix may be from reversible, relative to its largest flow, to be taken as such.
 REVERSIBLE_TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-8}

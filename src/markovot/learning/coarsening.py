@@ -12,13 +12,13 @@ from torch import Tensor
 from markovot import validate
 from markovot.chains import MarkovChain, chain_of, single
 from markovot.costs import Cost
-from markovot.distances import discounted_wl
-from markovot.fixed_point import PolicyIteration, Solver
+from markovot.distances.discounted import discounted_wl
 from markovot.learning import starts
 from markovot.learning.history import History
 from markovot.learning.losses import DiscountedWLLoss
 from markovot.learning.training import Training
 from markovot.solution import ChainSolution
+from markovot.solving.fixed_point import PolicyIteration, Solver
 
 # Chains of which at most this share of the entries is positive are kept sparse.
 SPARSE_SHARE = 0.5

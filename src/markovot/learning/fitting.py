@@ -13,8 +13,7 @@ from torch import Tensor
 from markovot import validate
 from markovot.chains import MarkovChain, chain_of
 from markovot.costs import Cost
-from markovot.distances import discounted_wl
-from markovot.fixed_point import PolicyIteration, Solver
+from markovot.distances.discounted import discounted_wl
 from markovot.learning import starts
 from markovot.learning._checks import positive
 from markovot.learning.barycentres import chains_of
@@ -23,6 +22,7 @@ from markovot.learning.losses import DiscountedWLLoss
 from markovot.learning.starts import SideBySide, Targets
 from markovot.learning.training import Training
 from markovot.solution import ChainSolution
+from markovot.solving.fixed_point import PolicyIteration, Solver
 
 # A flow starts at the chain's own probabilities, mixed with so much of uniform ones: a softmax hardly moves near 0.
 FLOW_SMOOTHING = 0.02

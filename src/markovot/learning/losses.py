@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from markovot import validate
-from markovot._eager import eagerly
+from markovot.autograd.eager import eagerly
 from markovot.chains import MarkovChain, chain_of
-from markovot.containers import own
 from markovot.costs import Cost
 from markovot.costs.ground import not_a_cost
-from markovot.distances import discounted_wl
-from markovot.fixed_point import PolicyIteration, Solver, check_solver
+from markovot.distances.discounted import discounted_wl
 from markovot.solution import ChainSolution
+from markovot.solving.fixed_point import PolicyIteration, Solver, check_solver
+from markovot.validate.containers import own
 
 REDUCTIONS = ("mean", "sum", "none")
 

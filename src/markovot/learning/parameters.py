@@ -5,9 +5,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from markovot import compressed, stationary, validate
-from markovot.chains import MarkovChain
-from markovot.compressed import Compressed
+from markovot import validate
+from markovot.chains import MarkovChain, compressed, stationary
+from markovot.chains.compressed import Compressed
 from markovot.learning import _checks as check
 
 # The standard deviation of random logits: probabilities start within some tens of percent of uniform ones, which is

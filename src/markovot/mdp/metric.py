@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from markovot import validate
-from markovot._copying import Copyable
-from markovot._eager import eagerly
-from markovot.bellman import cost_limits, cost_range
-from markovot.bellman import tolerance as tolerance_of
+from markovot.autograd.copying import Copyable
+from markovot.autograd.eager import eagerly
 from markovot.chains import MarkovChain
-from markovot.distances import discounted_wl
-from markovot.fixed_point import PolicyIteration
+from markovot.distances.discounted import discounted_wl
 from markovot.mdp.iteration import FixedPoint, iterate
 from markovot.mdp.operator import Operator
 from markovot.mdp.process import DecisionProcess, as_process
 from markovot.mdp.refinement import Partition, Quotient, partition, quotient
 from markovot.solution import SolveError, Status, in_short
+from markovot.solving.bellman import cost_limits, cost_range
+from markovot.solving.bellman import tolerance as tolerance_of
+from markovot.solving.fixed_point import PolicyIteration
 from markovot.transport.units import measure
 
 # Probabilities, and rewards relative to the largest, that differ by no more are first taken to be equal. Where that

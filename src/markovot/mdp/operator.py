@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from markovot.bellman import Engine
 from markovot.interop._common import IntArray
-from markovot.linear import Linear, bicgstab
 from markovot.mdp.refinement import Quotient
+from markovot.transport.engine import Engine
 from markovot.transport.engines import engine_classes
 from markovot.transport.forcing import LINEAR_STEPS
+from markovot.transport.linear import Linear, bicgstab
 from markovot.transport.rows import Rows
 from markovot.transport.shared_kernel import UnsafeRange
 

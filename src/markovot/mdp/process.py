@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from markovot import compressed, validate
-from markovot._copying import Copyable
-from markovot.chains import MarkovChain
+from markovot import validate
+from markovot.autograd.copying import Copyable
+from markovot.chains import MarkovChain, compressed
 from markovot.interop._common import sparse_tensor
 from markovot.interop.toytext import TransitionTable, transition_table
 

@@ -7,14 +7,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from markovot import adjoint, assembly, validate
-from markovot.adjoint import Entries, Inputs
+from markovot import validate
 from markovot.costs import Cost, Given
 from markovot.costs.ground import not_a_cost
-from markovot.fixed_point import Solver
 from markovot.pairwise.collection import FloatArray, IntArray, Packed
 from markovot.pairwise.solution import INVALID, STATUSES
 from markovot.solution import Status
+from markovot.solving import adjoint
+from markovot.solving.adjoint import Entries, Inputs
+from markovot.solving.fixed_point import Solver
+from markovot.solving.inputs import measured
 from markovot.transport.rows import Rows
 from markovot.transport.threads import own_threads
 
@@ -61,7 +63,7 @@ def solve_block(block: Block, setting: Setting) -> Found:
 
 def _solve_compiled(block: Block, setting: Setting) -> Found:
     # Compiled code takes half a second to load, and is not needed to make a block.
-    from markovot.transport import pairs
+    from markovot.transport.compiled import pairs
 
     xs = pairs.members(*_rows(block.xs))
     ys = xs if block.ys is None else pairs.members(*_rows(block.ys))
@@ -112,7 +114,7 @@ def _solve_alone(x: Packed, y: Packed, setting: Setting) -> tuple[float, float, 
         return np.nan, np.nan, INVALID
     (rows_x, law_x), (rows_y, law_y) = _rows([x]), _rows([y])
     parameters = torch.tensor([[setting.delta], [setting.epsilon]], dtype=torch.float64, device="cpu")
-    scale = assembly.measured(costs, parameters[1], None)
+    scale = measured(costs, parameters[1], None)
     laws = torch.from_numpy(law_x)[None], torch.from_numpy(law_y)[None]
     inputs = Inputs(scale.ground, rows_x.values, rows_y.values, *laws, parameters[0], scale.epsilon)
     item = torch.zeros(1, dtype=torch.int64, device="cpu")

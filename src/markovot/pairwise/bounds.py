@@ -265,15 +265,15 @@ def _sweep(
 ) -> None:
     """Raise the bounds of C*, in place."""
     # Compiled code takes half a second to load, and only searches need this.
-    from markovot.transport import kernels_bounds
+    from markovot.transport.compiled import lower_bounds
 
-    rows = kernels_bounds.Chains(x.indptr, x.indices, x.weight)
+    rows = lower_bounds.Chains(x.indptr, x.indices, x.weight)
     indices, weight = (np.concatenate([getattr(y, name) for y in ys]) for name in ("indices", "weight"))
-    others = kernels_bounds.Chains(_pointers(ys), indices, weight)
+    others = lower_bounds.Chains(_pointers(ys), indices, weight)
     least_rise = SWEEP_SHARE * float(np.ptp(costs))
-    sweeps = kernels_bounds.Sweeps(setting.delta, setting.epsilon, MOST_SWEEPS, least_rise)
+    sweeps = lower_bounds.Sweeps(setting.delta, setting.epsilon, MOST_SWEEPS, least_rise)
     run(
-        lambda tasks: kernels_bounds.raise_bounds(tasks, rows, others, first, costs, sweeps, bounds),
+        lambda tasks: lower_bounds.raise_bounds(tasks, rows, others, first, costs, sweeps, bounds),
         np.arange(len(ys)),
         MOST_SWEEPS * x.num_states * np.diff(first),
     )

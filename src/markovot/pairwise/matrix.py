@@ -10,13 +10,13 @@ import numpy as np
 
 from markovot import validate
 from markovot.costs import Cost
-from markovot.fixed_point import PolicyIteration, Solver, check_solver
 from markovot.pairwise.blocks import Found, Setting, checked, ground
 from markovot.pairwise.checkpoint import Checkpoint
 from markovot.pairwise.collection import Collection, collect
 from markovot.pairwise.plan import Piece, diagonal, tiles
 from markovot.pairwise.running import run_here, run_there
 from markovot.pairwise.solution import INVALID, STATUSES, PairwiseSolution, Table
+from markovot.solving.fixed_point import PolicyIteration, Solver, check_solver
 
 # A cost is tried for symmetry on at most so many chains.
 _TRIED = 32

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from markovot import validate
 from markovot.costs import Cost, Given
-from markovot.fixed_point import PolicyIteration, Solver, check_solver
 from markovot.pairwise.blocks import Setting, checked, ground, solve_block
 from markovot.pairwise.bounds import Signatures, chunks, embedding, lower_bounds, refined_bounds, signatures
 from markovot.pairwise.collection import Collection, IntArray, collect
 from markovot.pairwise.plan import split
 from markovot.pairwise.solution import INVALID, STATUSES, named
 from markovot.solution import SolveError, Status, in_short
+from markovot.solving.fixed_point import PolicyIteration, Solver, check_solver
 from markovot.transport.threads import own_threads
 
 # References whose better bounds are computed before anything is solved, and pairs that are solved at a time then.

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from markovot.fixed_point import PolicyIteration, Solver
 from markovot.pairwise.blocks import Block
 from markovot.pairwise.collection import Collection, IntArray
+from markovot.solving.fixed_point import PolicyIteration, Solver
 
 # Chains are taken in groups of about so many stored entries; a block is the pairs of two groups. With 1024 it takes a
 # tenth to a quarter of a second, of which the calls from Python are one per cent.
@@ -94,7 +94,7 @@ def _fitting(
     xs: Collection, ys: Collection, x: IntArray, y: IntArray, pairs: IntArray, solver: Solver
 ) -> NDArray[np.bool_]:
     """Which pairs the compiled kernel takes."""
-    from markovot.transport.pairs import fits
+    from markovot.transport.compiled.pairs import fits
 
     if not isinstance(solver, PolicyIteration):
         return np.zeros(len(pairs), dtype=bool)

@@ -8,8 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from markovot import validate
-from markovot._names import labels_of, short_names
 from markovot.chains import MarkovChain, single
+from markovot.chains.names import labels_of, short_names
 from markovot.plot.common import (
     DIFFERENT,
     SAME,

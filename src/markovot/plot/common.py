@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from markovot import kernels, validate
+from markovot import validate
 from markovot._optional import require
+from markovot.analysis import similarity
 from markovot.chains.labels import is_missing
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ def square_matrix(name: str, values: Any) -> FloatArray:
 
 
 def dissimilarities(name: str, values: Any) -> FloatArray:
-    """A square matrix, checked, as the dissimilarities of `kernels.dissimilarities`."""
-    return kernels.symmetrised(square_matrix(name, values))
+    """A square matrix, checked, as the dissimilarities of `similarity.dissimilarities`."""
+    return similarity.symmetrised(square_matrix(name, values))
 
 
 def classes(labels: Labels, count: int, name: str = "labels") -> list[Hashable]:

@@ -11,9 +11,9 @@ import torch
 from markovot import validate
 from markovot.chains import chain_of
 from markovot.costs import resolve_cost
-from markovot.distances import discounted_wl
-from markovot.fixed_point import PolicyIteration, Solver, ValueIteration, check_solver
+from markovot.distances.discounted import discounted_wl
 from markovot.plot.common import MARKERS, NEUTRAL, PALETTE, FloatArray, IntArray, check_frame, new_axes, open_frame
+from markovot.solving.fixed_point import PolicyIteration, Solver, ValueIteration, check_solver
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from markovot._names import short_names
-from markovot.explain import Explanation
+from markovot.analysis.explain import Explanation
+from markovot.chains.names import short_names
 from markovot.plot.common import (
     FloatArray,
     IntArray,
@@ -46,7 +46,7 @@ def explanation(
     entropy. The places are those of `alignment`.
 
     Args:
-        explanation: What `markovot.explain.explain` returned.
+        explanation: What `markovot.analysis.explain.explain` returned.
         label_names: The name of feature 0, 1, ..., written on the states. By default those of the explanation; or else
             the states' own names, their labels or numbers.
         titles: What to write above X and Y.
@@ -67,7 +67,7 @@ def explanation(
 
     Example:
         >>> import torch, markovot
-        >>> from markovot.explain import explain
+        >>> from markovot.analysis.explain import explain
         >>> path = markovot.MarkovChain.from_adjacency(torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64))
         >>> cost = torch.tensor([[0.0, 1.0], [1.0, 3.0]], dtype=torch.float64)
         >>> ax = explanation(explain(markovot.discounted_wl(path, path, cost, delta=0.5, epsilon=0.1)))
@@ -76,7 +76,7 @@ def explanation(
     """
     if not isinstance(explanation, Explanation):
         raise TypeError(
-            f"explanation: expected what markovot.explain.explain returns, got {type(explanation).__name__}."
+            f"explanation: expected what markovot.analysis.explain.explain returns, got {type(explanation).__name__}."
         )
     check_titles(titles)
     check_frame(ax)

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import ArrayLike
 
 from markovot import validate
-from markovot._names import short_names
 from markovot.chains import MarkovChain, single
+from markovot.chains.names import short_names
 from markovot.plot.common import (
     NEUTRAL,
     PALETTE,

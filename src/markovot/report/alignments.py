@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from markovot._names import labels_of, short_names
 from markovot.chains import MarkovChain
+from markovot.chains.names import labels_of, short_names
 from markovot.pairwise.solution import STATUSES
 from markovot.plot.common import ELEMENT_COLORS, PALETTE, FloatArray
 from markovot.plot.layout import bonds_of, layout, turn, upright

@@ -27,7 +27,7 @@ def engine_classes(
     the next one takes over.
     """
     if bool((epsilon == 0).all()):
-        from markovot.transport.exact import ExactEngine
+        from markovot.transport.compiled.exact import ExactEngine
 
         return [ExactEngine]
     chosen: list[Any] = []
@@ -38,7 +38,7 @@ def engine_classes(
     if dense and SharedKernelEngine.is_safe(cost_range(), epsilon):
         chosen.append(SharedKernelEngine)
     if on_cpu:
-        from markovot.transport.cpu import CompiledEngine
+        from markovot.transport.compiled.entropic import CompiledEngine
 
         return [*chosen, CompiledEngine]
     return [*chosen, GatherEngine]

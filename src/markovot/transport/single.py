@@ -89,7 +89,7 @@ def onto_marginals(plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _exact(a: Tensor, b: Tensor, cost: Tensor) -> Coupled:
-    from markovot.transport import kernels_exact_single
+    from markovot.transport.compiled import exact_problems
 
     num = len(a)
     lower, upper = (torch.zeros(num, dtype=torch.float64, device="cpu") for _ in range(2))
@@ -100,7 +100,7 @@ def _exact(a: Tensor, b: Tensor, cost: Tensor) -> Coupled:
     fields = (found.lower, found.upper, found.f, found.g, found.plan, found.num_iter)
     problems, arrays = (tuple(map(array, tensors)) for tensors in ((a, b, cost), fields))
     run(
-        lambda tasks: kernels_exact_single.solve_problems(tasks, problems, arrays),
+        lambda tasks: exact_problems.solve_problems(tasks, problems, arrays),
         np.stack([np.arange(num), np.arange(1, num + 1)], axis=1),
         np.full(num, 4 * a.shape[1] * b.shape[1]),
     )
@@ -119,8 +119,8 @@ def _both_ways(swapped: Tensor, given: tuple[Tensor, ...], init: Tensor | None) 
 
 
 def _compiled(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor, gap: Tensor, init: Tensor | None) -> Coupled:
-    from markovot.transport import kernels_single
-    from markovot.transport.simd import LANES
+    from markovot.transport.compiled import entropic_problems
+    from markovot.transport.compiled.simd import LANES
 
     # The Newton systems are those of the second side, which is to be the smaller one.
     swapped = (a > 0).sum(1) < (b > 0).sum(1)
@@ -135,7 +135,7 @@ def _compiled(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor, gap: Tensor, 
     problems, found = tuple(map(array, sides)), tuple(map(array, (start, lower, upper, count)))
     wanted = array(epsilon), array(gap)
     run(
-        lambda tasks: kernels_single.solve_problems(tasks, problems, wanted, *found),
+        lambda tasks: entropic_problems.solve_problems(tasks, problems, wanted, *found),
         np.stack([first, np.minimum(first + LANES, num)], axis=1),
         np.full(first.size, 20 * LANES * a.shape[1] * b.shape[1]),
     )
@@ -143,6 +143,6 @@ def _compiled(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor, gap: Tensor, 
     if swap:
         # from the potentials of the first side to those of the second: one half-step, which also makes the rows exact
         g, other = torch.empty_like(b), torch.empty_like(sides[2])
-        kernels_single.finish(problems, wanted[0], found[0], array(g), array(other))
-    kernels_single.finish(tuple(map(array, (a, b, cost))), wanted[0], array(g), array(f), array(plan))
+        entropic_problems.finish(problems, wanted[0], found[0], array(g), array(other))
+    entropic_problems.finish(tuple(map(array, (a, b, cost))), wanted[0], array(g), array(f), array(plan))
     return Coupled(lower, upper, f, g, plan, count)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from markovot.linear import Linear, bicgstab
+from markovot.transport.linear import Linear, bicgstab
 from markovot.transport.rows import Rows
 
 # Temporary memory: about ten tensors of at most this many bytes live at once, whatever the size of the

@@ -1,0 +1,1 @@
+"""What is done with distances: kernels, classification, tests between groups, explanations, partners for states."""

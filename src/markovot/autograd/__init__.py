@@ -1,0 +1,1 @@
+"""All that touches torch's own machinery: derivatives in closed form, transforms, compilation, copies."""

@@ -1,0 +1,348 @@
+"""The stationary law of a Markov chain, and its gradient by one linear solve.
+
+With `P` row-stochastic and one closed class, `pi P = pi` and `sum pi = 1` have one solution. Along the
+simplex, `d pi . v = pi dP z`, where `z` solves `(I - P) z = v - (pi . v) 1` (any solution: they differ by a
+constant). So the gradient in `P_kl` is `pi_k z_l`, up to a constant in each row. Fixing `z = 0` at one
+recurrent state, the ground, leaves a nonsingular M-matrix, which serves the law (by its transpose) and the
+gradient.
+
+Laws of up to `REDUCED` states come from state reduction (Grassmann, Taksar, Heyman 1985), which subtracts
+nothing and so gives every single probability to about 1e-15 relative, however small and however nearly
+decomposable the chain.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from markovot import validate
+from markovot.autograd.eager import eagerly
+from markovot.autograd.implicit import implicit
+from markovot.autograd.transforms import outside, plain
+from markovot.chains import sparse
+from markovot.chains.compressed import Compressed
+
+REDUCED = 400  # states; measured: up to here the n**3 / 3 of state reduction in NumPy cost at most 0.1 s
+_CHUNK = 2**22  # entries of dense working memory at a time, 32 MiB
+
+
+@eagerly
+def stationary_distribution(transition: Any) -> Tensor:
+    r"""The law that one step of the chain leaves as it is.
+
+    $$\pi P = \pi, \qquad \sum_i \pi_i = 1.$$
+
+    Args:
+        transition: (*batch, n, n) row-stochastic matrices: a dense or sparse tensor, a NumPy
+            array or a SciPy sparse matrix, float32 or float64.
+
+    Returns:
+        The laws, (*batch, n), in the dtype and on the device of `transition`. States that are left for ever
+        have mass zero.
+
+    Raises:
+        TypeError: integers, half precision, or something that is not a matrix.
+        ValueError: rows that are not probability distributions, or several closed classes (sets of states that are
+            never left), since then the stationary law is not unique.
+
+    Note:
+        Differentiable in `transition`, any number of times and under `torch.func` (by an n x n system instead); a
+        sparse tensor receives the gradient on its stored entries. The gradient is defined up to a constant in each
+        row (rows sum to one); it is centred, so each row of it
+        sums to zero. Computed in float64 whatever the dtype. Up to 400 states: O(n^3) and relative error
+        about 1e-14 in every entry. Beyond: one LU factorisation (sparse for sparse input, on the CPU), whose
+        error grows with the time the chain takes to mix.
+
+    References:
+        Grassmann, Taksar, Heyman (1985), Regenerative analysis and steady state distributions for Markov
+        chains.
+
+    Example:
+        >>> import torch
+        >>> weather = torch.tensor([[0.9, 0.1], [0.5, 0.5]], dtype=torch.float64)
+        >>> stationary_distribution(weather)
+        tensor([0.8333, 0.1667], dtype=torch.float64)
+    """
+    if sparse.is_sparse(transition):
+        rows = sparse.read("transition", transition)
+        owner = rows.owner()
+        validate.stored_rows("transition", owner, rows.indices, rows.values, rows.row_sums(owner))
+        return of_compressed(rows)
+    dense = validate.matrices("transition", transition)
+    validate.distributions("transition", dense)
+    return of_dense(dense)
+
+
+def of_dense(transition: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Stationary laws of valid (*batch, n, n) matrices; states where `mask` is False are padding."""
+    n = transition.shape[-1]
+    real = torch.ones(transition.shape[:-1], dtype=torch.bool, device=transition.device) if mask is None else mask
+    real = real.reshape(-1, n)
+
+    def solve(matrices: Tensor) -> tuple[tuple[Tensor, ...], Any]:
+        flat = matrices.reshape(-1, n, n).double()
+        ground, closed = _examine(flat, real, transition.shape[:-2])
+        laws = _dense_laws(flat, real, ground, closed)
+
+        def pullback(needed: tuple[bool, ...], grad: Tensor | None) -> tuple[Tensor | None, ...]:
+            if grad is None:
+                return (None,)
+            z = _hitting_values(flat, laws, ground, grad.reshape(-1, n).double())
+            z = torch.where(real, z - (z * real).sum(-1, keepdim=True) / real.sum(-1, keepdim=True), 0.0)
+            return ((laws[:, :, None] * z[:, None, :]).view(matrices.shape).to(matrices.dtype),)
+
+        return (laws.view(matrices.shape[:-1]).to(matrices.dtype),), pullback
+
+    def native(matrices: Tensor) -> Tensor:
+        _examine_all(matrices, real)
+        pairs = real[:, :, None] & real[:, None, :]
+        step = (matrices - matrices.detach()).masked_fill(~pairs.view(transition.shape), 0.0)
+        mean = step.sum(-1, keepdim=True) / pairs.sum(-1, keepdim=True).clamp(min=1).view(*transition.shape[:-1], 1)
+        moved = matrices.detach() + (step - mean).masked_fill(~pairs.view(transition.shape), 0.0)
+        return _native_laws(moved, real.view(transition.shape[:-1]))
+
+    return implicit(solve, transition, native=native)[0]
+
+
+def of_compressed(rows: Compressed, mask: Tensor | None = None) -> Tensor:
+    """Stationary laws, (*batch, n), of valid matrices in compressed rows; `mask` as in `of_dense`."""
+    n = rows.rows_shape[-1]
+    owner = rows.owner()
+    real = torch.ones(rows.rows_shape, dtype=torch.bool, device=rows.values.device) if mask is None else mask
+    real = real.reshape(-1, n)
+
+    def solve(values: Tensor) -> tuple[tuple[Tensor, ...], Any]:
+        store = Compressed(rows.indptr.reshape(-1, n + 1).cpu(), rows.indices.cpu(), values.double().cpu())
+        step = max(1, _CHUNK // (n * n)) if n <= REDUCED else 1
+        solvers: list[Any] = []
+        for part, keep, start in _chunks(store, real.cpu(), step):
+            solver = _Reduced if int(keep.sum(1).amax()) <= REDUCED else _Factorised
+            solvers.append(solver(part, keep, rows.rows_shape[:-1], start))
+        laws = torch.cat([part.laws for part in solvers]).to(values.device)
+
+        def pullback(needed: tuple[bool, ...], grad: Tensor | None) -> tuple[Tensor | None, ...]:
+            if grad is None:
+                return (None,)
+            parts = grad.reshape(-1, n).double().cpu().split([len(part.laws) for part in solvers])
+            z = torch.cat([part.hitting_values(g) for part, g in zip(solvers, parts, strict=True)]).to(values.device)
+            along = z.reshape(-1)[owner // n * n + rows.indices]
+            return ((laws.reshape(-1)[owner] * centre_stored(along, owner, laws.numel())).to(values.dtype),)
+
+        return (laws.view(rows.rows_shape).to(values.dtype),), pullback
+
+    def native(values: Tensor) -> Tensor:
+        centred = values.detach() + centre_stored(values - values.detach(), owner, len(real) * n)
+        dense = Compressed(rows.indptr, rows.indices, centred).to_dense()
+        _examine_all(dense, real)
+        return _native_laws(dense, real.view(rows.rows_shape))
+
+    return implicit(solve, rows.values, native=native)[0]
+
+
+def _examine_all(matrices: Tensor, real: Tensor) -> None:
+    """`_examine` whatever a transform hides, for its errors."""
+    given = plain(matrices)
+    with outside():
+        flat = given.reshape(-1, *given.shape[-2:]).double()
+        _examine(flat, plain(real).repeat(len(flat) // len(real), 1), given.shape[:-2])
+
+
+def _native_laws(transition: Tensor, real: Tensor) -> Tensor:
+    """Stationary laws by operations that torch differentiates in every mode: `pi (I - P + 1 u) = u`, u uniform.
+
+    If pi is unique the matrix is regular, and multiplying by the vector of ones gives `pi 1 = 1`, hence `pi P = pi`.
+    """
+    uniform = real / real.sum(-1, keepdim=True)
+    identity = torch.eye(real.shape[-1], dtype=torch.float64, device=real.device)
+    matrix = identity - transition.double() + real[..., :, None] * uniform[..., None, :].double()
+    return torch.linalg.solve(matrix.mT, uniform.double()).to(transition.dtype)
+
+
+def centre_stored(entries: Tensor, owner: Tensor, num_rows: int) -> Tensor:
+    """Subtract from each stored entry the mean of the stored entries of its row."""
+    sums = entries.new_zeros(num_rows).index_add_(0, owner, entries)
+    counts = torch.bincount(owner, minlength=num_rows).clamp_(min=1)
+    return entries - (sums / counts)[owner]
+
+
+def _chunks(store: Compressed, real: Tensor, step: int) -> list[tuple[Compressed, Tensor, int]]:
+    """Cut a batch into parts of `step` chains: (part, its mask, number of its first chain)."""
+    parts = []
+    for start in range(0, len(real), step):
+        indptr = store.indptr[start : start + step]
+        low, high = int(indptr[0, 0]), int(indptr[-1, -1])
+        part = Compressed(indptr - low, store.indices[low:high], store.values[low:high])
+        parts.append((part, real[start : start + step], start))
+    return parts
+
+
+class _Reduced:
+    """Small sparse chains: as dense ones, of which only the compressed rows are kept for the backward."""
+
+    def __init__(self, rows: Compressed, real: Tensor, batch: torch.Size, start: int) -> None:
+        self.rows = rows
+        dense = rows.to_dense()
+        self.ground, _ = _examine(dense, real, batch, start)
+        self.laws = torch.from_numpy(_reduce(dense.numpy(), self.ground))
+
+    def hitting_values(self, v: Tensor) -> Tensor:
+        return _hitting_values(self.rows.to_dense(), self.laws, self.ground, v)
+
+
+class _Factorised:
+    """One large sparse chain: a sparse LU factorisation, kept for the backward pass."""
+
+    def __init__(self, rows: Compressed, real: Tensor, batch: torch.Size, start: int) -> None:
+        from scipy.sparse import coo_array
+        from scipy.sparse.linalg import splu
+
+        n = real.shape[-1]
+        owner, target, values = (part.numpy() for part in (rows.owner(), rows.indices, rows.values))
+        positive = values > 0
+        closed = _closed_states(owner[positive], target[positive], real.numpy(), batch, start)[0]
+        arrivals = np.bincount(target, weights=values, minlength=n)
+        ground = int(np.argmax(np.where(closed, arrivals, -1.0)))
+        self.rest = np.flatnonzero(np.arange(n) != ground)
+        off = owner != target
+        leaving = np.bincount(owner[off], weights=values[off], minlength=n)
+        leaving[~real[0].numpy()] = 1.0  # padding: any nonzero diagonal
+        every = np.arange(n)
+        where = (np.r_[target[off], every], np.r_[owner[off], every])
+        matrix = coo_array((np.r_[-values[off], leaving], where), shape=(n, n)).tocsr()  # the transpose of I - P
+        grounded = matrix[self.rest][:, self.rest].tocsc()
+        # Columns are diagonally dominant, so the diagonal is a safe pivot, and the fill-in stays that of the
+        # symmetric order.
+        self.lu = splu(grounded, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+        arriving = -matrix[self.rest][:, [ground]].toarray()[:, 0]
+        x = self.lu.solve(arriving)
+        x = x + self.lu.solve(arriving - grounded @ x)
+        law = np.zeros(n)
+        law[ground] = 1.0
+        law[self.rest] = np.where(closed[self.rest], np.maximum(x, 0.0), 0.0)
+        self.laws = torch.from_numpy(law / law.sum())[None]
+
+    def hitting_values(self, v: Tensor) -> Tensor:
+        centred = (v - (self.laws * v).sum()).numpy()[0]
+        z = np.zeros_like(centred)
+        z[self.rest] = self.lu.solve(centred[self.rest], trans="T")
+        return torch.from_numpy(z)[None]
+
+
+def _examine(matrices: Tensor, real: Tensor, batch: torch.Size, start: int = 0) -> tuple[Tensor, Tensor]:
+    """A much visited recurrent state of each chain, (B,), and which states are recurrent, (B, n)."""
+    n = real.shape[1]
+    support = matrices > 0
+    closed = real
+    if not bool(support.all()):
+        chain, row, target = torch.nonzero(support.cpu(), as_tuple=True)
+        found = _closed_states(
+            (chain * n + row).numpy(), (chain * n + target).numpy(), real.cpu().numpy(), batch, start
+        )
+        closed = torch.from_numpy(found).to(real.device)
+    arrivals = matrices.sum(-2)
+    return torch.where(closed, arrivals, -1.0).argmax(-1), closed
+
+
+def _closed_states(owner: Any, target: Any, real: Any, batch: torch.Size, start: int) -> Any:
+    """Which states are in their chain's closed class, bool (B, n), from the positive entries of all chains.
+
+    Raises:
+        ValueError: a chain has several closed classes.
+    """
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    count, n = real.shape
+    graph = csr_array((np.ones(len(owner), dtype=np.int8), (owner, target)), shape=(count * n, count * n))
+    number, label = connected_components(graph, directed=True, connection="strong")
+    is_closed = np.ones(number, dtype=bool)
+    is_closed[label[owner[label[owner] != label[target]]]] = False
+    closed = (is_closed[label] & real.reshape(-1)).reshape(count, n)
+    labels = label.reshape(count, n)
+    lowest = np.where(closed, labels, number).min(1)
+    several = closed & (labels != lowest[:, None])
+    if several.any():
+        chain = int(np.flatnonzero(several.any(1))[0])
+        _raise_several(labels[chain], closed[chain], np.unravel_index(chain + start, batch) if batch else ())
+    return closed
+
+
+def _raise_several(labels: Any, closed: Any, index: tuple[Any, ...]) -> None:
+    classes = [np.flatnonzero(closed & (labels == label)) for label in dict.fromkeys(labels[closed].tolist())]
+    shown = [f"{{{', '.join(map(str, c[:5]))}{', ...' if len(c) > 5 else ''}}}" for c in classes[:2]]
+    whose = f"chain {validate.place(tuple(map(int, index)))} has" if index else "there are"
+    raise ValueError(
+        f"transition: the stationary law is not unique, since {whose} {len(classes)} closed classes (sets of "
+        f"states that are never left), among them the states {shown[0]} and {shown[1]}. Choose the initial "
+        "law: initial='uniform' or a tensor of probabilities; or connect the classes, for instance with a "
+        "small probability of a jump."
+    )
+
+
+def _dense_laws(matrices: Tensor, real: Tensor, ground: Tensor, closed: Tensor) -> Tensor:
+    """Stationary laws (B, n): each chain by the way that suits its own size, whatever its padding."""
+    if matrices.shape[1] <= REDUCED:
+        return torch.from_numpy(_reduce(matrices.cpu().numpy(), ground)).to(matrices.device)
+    laws = torch.zeros_like(matrices[:, 0])
+    for chain, size in enumerate(real.sum(1).tolist()):
+        own, first = matrices[chain : chain + 1, :size, :size], ground[chain : chain + 1]
+        if size <= REDUCED:
+            laws[chain, :size] = torch.from_numpy(_reduce(own.cpu().numpy(), first)[0]).to(laws.device)
+        else:
+            laws[chain, :size] = _grounded_laws(own, first, closed[chain : chain + 1, :size])[0]
+    return laws
+
+
+def _reduce(matrices: Any, ground: Tensor) -> Any:
+    """Stationary laws (B, n) by state reduction: remove state after state, watch the chain on the others."""
+    count, n = matrices.shape[:2]
+    # The recurrent ground comes first and goes last, so from every state that is removed some state that
+    # remains is reached.
+    order = np.tile(np.arange(n), (count, 1))
+    chains = np.arange(count)
+    order[:, 0], order[chains, ground.cpu().numpy()] = ground.cpu().numpy(), 0
+    p = matrices[chains[:, None, None], order[:, :, None], order[:, None, :]]
+    for k in range(n - 1, 0, -1):
+        leaving = p[:, k, :k].sum(1)
+        leaving[leaving == 0] = 1.0  # padding
+        p[:, :k, k] /= leaving[:, None]
+        p[:, :k, :k] += p[:, :k, k, None] * p[:, k, None, :k]
+    visits = np.zeros((count, n))
+    visits[:, 0] = 1.0
+    for k in range(1, n):
+        visits[:, k] = (visits[:, :k] * p[:, :k, k]).sum(1)
+    laws = np.empty((count, n))
+    laws[chains[:, None], order] = visits / visits.cumsum(1)[:, -1:]  # zeros at padding leave the very same bits
+    return laws
+
+
+def _grounded(matrices: Tensor, ground: Tensor) -> tuple[Tensor, Tensor]:
+    """I - P without the row and column of the ground, (B, n-1, n-1), and the states that remain, (B, n-1)."""
+    count, n = matrices.shape[:2]
+    every = torch.arange(n, device=matrices.device).expand(count, n)
+    rest = every[every != ground[:, None]].view(count, n - 1)
+    off = matrices.clone()
+    off.diagonal(dim1=1, dim2=2).zero_()
+    leaving = off.sum(-1)
+    leaving = torch.where(leaving == 0, 1.0, leaving)  # padding
+    laplacian = torch.diag_embed(leaving) - off
+    chains = torch.arange(count, device=matrices.device)[:, None, None]
+    return laplacian[chains, rest[:, :, None], rest[:, None, :]], rest
+
+
+def _grounded_laws(matrices: Tensor, ground: Tensor, closed: Tensor) -> Tensor:
+    """Stationary laws (B, n) of large dense matrices, by one LU factorisation each."""
+    matrix, rest = _grounded(matrices, ground)
+    arriving = matrices[torch.arange(len(ground), device=ground.device), ground].gather(1, rest)
+    x = torch.linalg.solve(matrix.mT, arriving)
+    laws = torch.ones_like(matrices[:, 0]).scatter_(1, rest, x.clamp(min=0.0)) * closed
+    return laws / laws.sum(-1, keepdim=True)
+
+
+def _hitting_values(matrices: Tensor, laws: Tensor, ground: Tensor, v: Tensor) -> Tensor:
+    """Expected centred `v` collected before the ground is hit: (I - P) z = v - (laws . v) 1, (B, n)."""
+    matrix, rest = _grounded(matrices, ground)
+    centred = v - (laws * v).sum(-1, keepdim=True)
+    return torch.zeros_like(v).scatter_(1, rest, torch.linalg.solve(matrix, centred.gather(1, rest)))

@@ -1,0 +1,220 @@
+"""Distances of chains that walk for a finite or any other random time: the public functions."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from markovot import validate
+from markovot.autograd.eager import eagerly
+from markovot.chains import MarkovChain, chain_of
+from markovot.costs import resolve_cost
+from markovot.distances.walks import HorizonSolution, distance
+from markovot.solving.fixed_point import PolicyIteration, Solver, check_solver
+from markovot.solving.inputs import batch_shape
+
+
+@eagerly
+def wl(
+    x: Any,
+    y: Any,
+    cost: Any,
+    *,
+    depth: int,
+    epsilon: float | Tensor,
+    solver: Solver = PolicyIteration(),
+    throw: bool = True,
+) -> HorizonSolution:
+    r"""The Weisfeiler-Lehman distance of depth k between two Markov chains: their states after k steps.
+
+    $$d = OT_\epsilon(\nu, \mu; C^{(0)}), \qquad C^{(t)}_{ij} = OT_\epsilon(A_i, B_j; C^{(t+1)}), \qquad C^{(k)} = D,$$
+
+    the least expected cost of the pair of states at time k, over all ways to run the two chains together.
+
+    Args:
+        x: a chain with n states, or whatever `as_chain` accepts, or a batch of them; transition A, initial law nu.
+        y: the same with m states; transition B, initial law mu. Batch dimensions are broadcast.
+        cost: ground cost D between states: a tensor (*batch, n, m), or an object of `markovot.costs`.
+        depth: the number of steps k, an integer >= 0. 0 compares the initial laws.
+        epsilon: in units of the cost; a number or a tensor (*batch). The entropic bias is at most
+            (k + 1) * epsilon * log(largest support). 0, for every item, asks for exact transport, on the CPU only: the
+            distance of Chen et al., which for stationary initial laws does not fall as the depth grows.
+        solver: its `rtol` is the wanted certified error, relative to the range of the cost (to one where that is zero).
+            Nothing is iterated, and nothing else of it matters.
+        throw: raise a `SolveError` if some item did not converge, rather than return it with its status.
+
+    Returns:
+        A `HorizonSolution`, values in units of the cost.
+
+    Raises:
+        TypeError: integer or mixed dtypes, or something that is neither a chain nor a cost.
+        ValueError: bad probabilities, costs, shapes, depth or epsilon; a stationary law that is not unique.
+        SolveError: not converged (see `throw`).
+
+    Note:
+        Differentiable in the cost, both transitions, both initial laws and epsilon, as `discounted_wl` is; local
+        problems are solved further where an input requires a gradient. Time: k sweeps over the local problems, and as
+        many for a gradient; beyond 128 MiB of costs, k n m numbers, twice as many. Memory: these costs, or every
+        sqrt(k)-th of them. Deterministic.
+
+    References:
+        Chen, Lim, Memoli, Wan, Wang: Weisfeiler-Lehman meets Gromov-Wasserstein (ICML 2022).
+
+    Example:
+        >>> import torch, markovot
+        >>> from markovot import wl
+        >>> x = torch.tensor([[0.9, 0.1], [0.2, 0.8]], dtype=torch.float64)
+        >>> y = torch.tensor([[0.3, 0.7], [0.6, 0.4]], dtype=torch.float64)
+        >>> cost = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+        >>> print(*(f"{wl(x, y, cost, depth=depth, epsilon=0.0).value.item():.3f}" for depth in (0, 1, 2)))
+        0.205 0.272 0.312
+    """
+    throw = validate.flag("throw", throw)
+    x, y = chain_of("x", x), chain_of("y", y)
+    ground = resolve_cost(cost, x, y)
+    depth = _check_depth(depth)
+    epsilon = validate.regularisation(epsilon, dtype=torch.float64, device=x.device)
+    check_solver(solver)
+    batch = batch_shape(ground.shape[:-2], epsilon=epsilon.shape)
+    hazards = torch.zeros(*batch, depth, dtype=torch.float64, device=x.device)
+    return distance((x, y), ground, (hazards, None, epsilon), batch, solver, throw=throw)
+
+
+@eagerly
+def horizon_wl(
+    x: Any,
+    y: Any,
+    cost: Any,
+    *,
+    law: Any,
+    epsilon: float | Tensor,
+    tail: float | Tensor | None = None,
+    solver: Solver = PolicyIteration(),
+    throw: bool = True,
+) -> HorizonSolution:
+    r"""The distance between two Markov chains at a random time T of any law: the OTM distance.
+
+    $$d = OT_\epsilon(\nu, \mu; C^{(0)}), \qquad
+      C^{(t)}_{ij} = h_t D_{ij} + (1 - h_t)\, OT_\epsilon(A_i, B_j; C^{(t+1)}), \qquad
+      h_t = \frac{p_t}{p_t + p_{t+1} + \dots + p_k},$$
+
+    the least expected cost of the pair of states at a time T, independent of the chains, with `P(T = t) = p_t` for
+    t = 0, ..., k, over all ways to run the two chains together. T = k gives `wl`, a geometric T `discounted_wl`.
+
+    Args:
+        x: a chain with n states, or whatever `as_chain` accepts, or a batch of them; transition A, initial law nu.
+        y: the same with m states; transition B, initial law mu. Batch dimensions are broadcast.
+        cost: ground cost D between states: a tensor (*batch, n, m), or an object of `markovot.costs`.
+        law: the probabilities p_0, ..., p_k of T: a tensor (*batch, k + 1) that sums to one.
+        epsilon: in units of the cost; a number or a tensor (*batch). The entropic bias is at most
+            (E T + 1) * epsilon * log(largest support). 0, for every item, asks for exact transport, on the CPU only.
+        tail: None (default): T is at most k. A number in (0, 1], or a tensor (*batch): the last probability p_k is
+            that of k steps or more, and T - k is geometric with this parameter, as in `discounted_wl` with this delta;
+            1 stops at k.
+        solver: its `rtol` is the wanted certified error, relative to the range of the cost (to one where that is zero).
+            Only a tail is iterated, in the solver's way.
+        throw: raise a `SolveError` if some item did not converge, rather than return it with its status.
+
+    Returns:
+        A `HorizonSolution`, values in units of the cost.
+
+    Raises:
+        TypeError: integer or mixed dtypes, or something that is neither a chain nor a cost.
+        ValueError: bad probabilities, costs, shapes, law, tail or epsilon; a stationary law that is not unique; a law
+            that requires a gradient and ends in zeros, where it has none.
+        SolveError: not converged (see `throw`).
+
+    Note:
+        Differentiable in the cost, both transitions, both initial laws, epsilon, tail, and the law (centred, as for the
+        initial ones), all as in `discounted_wl`; local problems are solved further where an input requires a gradient.
+        Time: k sweeps over the local problems, and as many for a gradient; beyond 128 MiB of costs, k n m numbers,
+        twice as many. Memory: these costs, or every sqrt(k)-th of them. Deterministic.
+
+    References:
+        Brugere, Wan, Wang: Distances for Markov Chains, and Their Differentiation (arXiv 2302.08621).
+
+    Example:
+        >>> import torch, markovot
+        >>> from markovot import horizon_wl
+        >>> x = torch.tensor([[0.9, 0.1], [0.2, 0.8]], dtype=torch.float64)
+        >>> y = torch.tensor([[0.3, 0.7], [0.6, 0.4]], dtype=torch.float64)
+        >>> cost = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+        >>> law = torch.tensor([0.5, 0.25, 0.25])
+        >>> print(f"{horizon_wl(x, y, cost, law=law, epsilon=0.0).value.item():.3f}")
+        0.318
+    """
+    throw = validate.flag("throw", throw)
+    x, y = chain_of("x", x), chain_of("y", y)
+    ground = resolve_cost(cost, x, y)
+    law = _check_law(law, x.device)
+    epsilon = validate.regularisation(epsilon, dtype=torch.float64, device=x.device)
+    shapes = {"law": law.shape[:-1], "epsilon": epsilon.shape}
+    if tail is not None:
+        tail = _check_tail(tail, x.device)
+        shapes["tail"] = tail.shape
+    check_solver(solver)
+    batch = batch_shape(ground.shape[:-2], **shapes)
+    return distance((x, y), ground, (_hazards(law), tail, epsilon), batch, solver, throw=throw)
+
+
+def truncated(
+    chains: tuple[MarkovChain, MarkovChain],
+    ground: Tensor,
+    delta: Tensor,
+    epsilon: Tensor,
+    *,
+    depth: int,
+    solver: Solver,
+    throw: bool,
+) -> HorizonSolution:
+    """`discounted_wl` of a finite depth, its other arguments being checked."""
+    depth = _check_depth(depth)
+    batch = batch_shape(ground.shape[:-2], delta=delta.shape, epsilon=epsilon.shape)
+    hazards = delta[..., None].expand(*delta.shape, depth)
+    return distance(chains, ground, (hazards, None, epsilon), batch, solver, throw=throw)
+
+
+def _check_depth(depth: Any) -> int:
+    depth = validate.count("depth", depth, low=-validate.LARGEST)
+    if depth < 0:
+        raise ValueError(f"depth: {depth} is negative. 0 compares the initial laws, k the states after k steps.")
+    return depth
+
+
+def _check_law(law: Any, device: torch.device) -> Tensor:
+    """The law of T in float64, with gradients centred along its simplex."""
+    law = validate.as_tensor("law", law)
+    validate.floating("law", law)
+    if not law.dim() or not law.shape[-1]:
+        raise ValueError(f"law: shape {tuple(law.shape)} has no times. Give the chances to stop at 0, 1, ..., k.")
+    validate.distributions("law", law, noun="law", repair="Divide it by its sum.")
+    if torch.is_grad_enabled() and law.requires_grad and bool((law.detach()[..., -1] == 0).any()):
+        raise ValueError(
+            "law: it requires a gradient and its last probability is 0, where the distance has none: it would depend "
+            "on how the walk goes on from there. Leave the zeros at the end out, or pass law.detach()."
+        )
+    law = validate.normalised(law.to(device))
+    return law + (law.detach() - law).mean(-1, keepdim=True)  # the same numbers; their gradient less its mean
+
+
+def _check_tail(tail: Any, device: torch.device) -> Tensor:
+    if isinstance(tail, Tensor | np.ndarray):
+        tail = validate.as_tensor("tail", tail)
+        validate.floating("tail", tail)
+    else:
+        tail = torch.tensor(validate.number("tail", tail, 0.0, 1.0), dtype=torch.float64, device=device)
+    outside = ~((tail > 0) & (tail <= 1))
+    if bool(outside.any()):
+        raise ValueError(
+            f"tail: {tail.detach()[outside].flatten()[0].item():.12g} is outside (0, 1]. It is the chance to stop at "
+            "each step from the last of the law on; None or 1 stops there."
+        )
+    return tail.to(device=device, dtype=torch.float64)
+
+
+def _hazards(law: Tensor) -> Tensor:
+    """`p_t / (p_t + ... + p_k)` for t < k, and one where T is never so large."""
+    later = law.flip(-1).cumsum(-1).flip(-1)
+    reached = later > 0
+    return torch.where(reached, law / torch.where(reached, later, 1.0), 1.0)[..., :-1]

@@ -1,0 +1,309 @@
+r"""Solve for the distance, and differentiate it: the implicit gradient.
+
+Let v be the gradient of a loss in C*, P the optimal plans at C*, and f_ij, g_ij their potentials. Differentiating
+`C* = delta D + (1 - delta) OT(A, B; C*)`, with dOT = <pi, dC> + <f, dA> + <g, dB> + KL deps (envelope theorem), gives
+
+    K dC* = delta dD + (D - OT) ddelta + (1 - delta) (<f, dA> + <g, dB> + KL deps),        K = I - (1 - delta) P
+
+so with the ONE solve `K^T L = v`
+
+    grad D = delta L                                grad delta   = <L, D - OT>
+    grad A_ik = (1 - delta) sum_j L_ij f_ij^k       grad epsilon = (1 - delta) <L, KL>
+    grad B_jl = (1 - delta) sum_i L_ij g_ij^l
+
+The distance itself, `d = OT(nu, mu; C*)`, contributes `v = pi_0`, grad nu = f_0, grad mu = g_0, and its KL to grad
+epsilon. (Brugere, Wan and Wang 2023, and their notes on the gradient, where F^T L is the contraction with the
+potentials.)
+
+Off the support of a row its potential is the soft c-transform, the derivative for mass moved there. Potentials are
+defined up to a constant, so gradients in laws are defined on the tangent space of the simplex: `centre_rows` and
+`centre_law` make their mean zero.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from markovot.solution import SolveError, Status
+from markovot.solving.bellman import Bellman, cost_range, tolerance, within
+from markovot.solving.fixed_point import FixedPoint, Solver, iterate
+from markovot.transport.engines import engine_classes
+from markovot.transport.forcing import POLISH
+from markovot.transport.rows import Rows
+from markovot.transport.shared_kernel import UnsafeRange
+from markovot.transport.single import Coupled, solve_problems
+from markovot.transport.units import confined, power_of_two
+
+# The adjoint is solved to this share of the solver's rtol, and never asked for more than rounding allows.
+ADJOINT_SHARE, ADJOINT_FLOOR = 1e-2, 1e-14
+ADJOINT_STEPS = 1000
+# A gradient whose residual is above ten times that, and above this, is not handed out.
+ADJOINT_LIMIT = 1e-9
+# Of the wanted error, the share that the fixed point may take; the initial coupling takes the rest.
+FIXED_POINT_SHARE = 0.9
+
+
+class Entries(NamedTuple):
+    """Where the rows of a chain may vary: at stored entries (pattern), or everywhere (None); and the real states."""
+
+    pattern: Rows | None
+    mask: Tensor  # bool (B, n)
+
+
+class Inputs(NamedTuple):
+    """The tensors in which the distance is differentiable; float64, one item of the batch after another."""
+
+    ground: Tensor  # (P, n, m)
+    x: Tensor  # transition (B, n, n), or stored values (nnz,)
+    y: Tensor
+    initial_x: Tensor  # (P, n)
+    initial_y: Tensor  # (P, m)
+    discount: Tensor  # (P,)
+    epsilon: Tensor  # (P,)
+
+
+class Needed(NamedTuple):
+    """Which of the `Inputs` want a gradient."""
+
+    ground: bool
+    x: bool
+    y: bool
+    initial_x: bool
+    initial_y: bool
+    discount: bool
+    epsilon: bool
+
+    @property
+    def adjoint(self) -> bool:
+        """Whether some of them take part in the fixed point, so that its adjoint must be solved."""
+        return self.ground or self.x or self.y or self.discount or self.epsilon
+
+
+@dataclass
+class Solved:
+    """A solved batch: what the solution shows, and what its gradient needs."""
+
+    bellman: Bellman
+    fixed_point: FixedPoint
+    outer: Coupled
+    problem: "Problem"
+    cost_to_go: Tensor  # (P, n, m), the middle of the enclosure of C*, zero at padding
+    wanted: Tensor  # (P,), the error that the solver was to reach
+    rtol: float
+    _occupation: Tensor | None = field(default=None, init=False)
+
+    @property
+    def inputs(self) -> Inputs:
+        """The inputs of the problem."""
+        return self.problem.inputs
+
+    @property
+    def value(self) -> Tensor:
+        """The middle of the certified interval, (P,)."""
+        return self._certified[0]
+
+    @property
+    def error_bound(self) -> Tensor:
+        """Half the certified interval, (P,)."""
+        return self._certified[1]
+
+    @cached_property
+    def _certified(self) -> tuple[Tensor, Tensor]:
+        return certified(self.problem, self.outer, self.fixed_point.enclosure.radius, self.bellman.limits)
+
+    def occupation(self) -> Tensor:
+        """L for v = pi_0, the unnormalised discounted occupation, (P, n, m)."""
+        if self._occupation is None:
+            self._occupation = self.linear(self.outer.plan, transpose=True)
+        return self._occupation
+
+    def linear(self, rhs: Tensor, *, transpose: bool) -> Tensor:
+        """The x of `K x = rhs` or `K^T x = rhs`, (P, n, m), as accurately as derivatives deserve, or SolveError."""
+        # The system is linear: it is solved for a right hand side of size one, so that none is too small or too large.
+        largest = rhs.abs().flatten(1).amax(1)
+        usable = (largest > 0) & largest.isfinite()
+        scale = power_of_two(torch.where(usable, largest, 1.0))[:, None, None]
+        given = torch.where(usable[:, None, None], rhs / scale, 0.0)
+        moduli = given.abs().flatten(1)
+        size = moduli.sum(1) if transpose else moduli.amax(1)
+        tolerance = max(ADJOINT_FLOOR, ADJOINT_SHARE * self.rtol) * size
+        found = self.bellman.engine.solve(
+            given, self.inputs.discount, tolerance, usable, transpose=transpose, max_iter=ADJOINT_STEPS
+        )
+        failed = ~(found.residual <= torch.maximum(10 * tolerance, ADJOINT_LIMIT * size))
+        if bool(failed.any()):
+            item = int(failed.nonzero()[0])
+            raise SolveError(
+                f"the {'adjoint' if transpose else 'tangent'} system of item {item} did not converge: its residual is "
+                f"{float(found.residual[item]):.3g}, wanted {float(tolerance[item]):.3g}, relative to its right hand "
+                "side. Raise delta, or ask for less with a larger rtol.",
+                None,
+            )
+        # Zero stays zero; what is not finite makes the whole item NaN, as a product would.
+        other = torch.where(largest == 0, 0.0, torch.nan)[:, None, None]
+        return torch.where(usable[:, None, None], found.x * scale, other)
+
+    def pullback(
+        self, needed: tuple[bool, ...], grad_value: Tensor | None, grad_cost_to_go: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """Gradients in `Inputs`, in their order, of which only the needed ones are computed."""
+        need = Needed(*needed)
+        engine, given = self.bellman.engine, self.inputs
+        adjoint = self.pulled(grad_value, grad_cost_to_go) if need.adjoint else torch.zeros_like(given.ground)
+        seed = torch.zeros_like(given.discount) if grad_value is None else grad_value
+        passed_on = (1 - given.discount)[:, None, None] * adjoint
+        result: dict[str, Tensor | None] = dict.fromkeys(Inputs._fields)
+        if need.ground:
+            result["ground"] = given.discount[:, None, None] * adjoint
+        entries_x, entries_y = self.problem.entries
+        if need.x:
+            result["x"] = centre_rows(engine.gradient_x(passed_on, entries_x.pattern), entries_x)
+        if need.y:
+            result["y"] = centre_rows(engine.gradient_y(passed_on, entries_y.pattern), entries_y)
+        if need.initial_x:
+            result["initial_x"] = seed[:, None] * centre_law(self.outer.f, self.real_states(0))
+        if need.initial_y:
+            result["initial_y"] = seed[:, None] * centre_law(self.outer.g, self.real_states(1))
+        if need.discount:
+            result["discount"] = (adjoint * (given.ground - self.fixed_point.enclosure.local)).flatten(1).sum(1)
+        if need.epsilon:
+            own = seed * self.outer.kl(self.cost_to_go, given.epsilon)
+            result["epsilon"] = (passed_on * engine.kl()).flatten(1).sum(1) + own
+        return tuple(result.values())
+
+    def pulled(self, grad_value: Tensor | None, grad_cost_to_go: Tensor | None) -> Tensor:
+        """L for the v of a loss; linear, so the part of the value is a multiple of the occupation."""
+        total = torch.zeros_like(self.cost_to_go)
+        if grad_value is not None:
+            total = grad_value[:, None, None] * self.occupation()
+        if grad_cost_to_go is not None:
+            total = total + self.linear(grad_cost_to_go, transpose=True)
+        return total
+
+    def real_states(self, side: int) -> Tensor | None:
+        """The real states of the chains X (side 0) or Y (side 1) of all items, bool (P, n) or (P, m); None: all."""
+        mask = self.bellman.mask
+        return None if mask is None else mask.any(dim=2 - side)
+
+
+def centre_law(gradient: Tensor, real: Tensor | None) -> Tensor:
+    """A gradient in laws (P, n), projected on the tangent space of the simplex: mean zero over the real states."""
+    if real is None:
+        return gradient - gradient.mean(1, keepdim=True)
+    mean = (gradient * real).sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(real, gradient - mean, 0.0)
+
+
+def centre_rows(gradient: Tensor, entries: Entries) -> Tensor:
+    """A gradient in transition rows, projected likewise: mean zero over the entries of a row that may vary."""
+    if entries.pattern is None:
+        real = entries.mask[:, :, None] & entries.mask[:, None, :]
+        mean = (gradient * real).sum(2, keepdim=True) / real.sum(2, keepdim=True).clamp(min=1)
+        return torch.where(real, gradient - mean, 0.0)
+    degrees = entries.pattern.degrees.reshape(-1)
+    chain, row = entries.pattern.owners()
+    owner = chain * entries.pattern.num_states + row
+    sums = torch.zeros(degrees.numel(), dtype=gradient.dtype, device=gradient.device).index_add_(0, owner, gradient)
+    return gradient - (sums / degrees.clamp(min=1))[owner]
+
+
+class Problem(NamedTuple):
+    """A batch of P pairs of chains."""
+
+    inputs: Inputs
+    rows: tuple[Rows, Rows]  # of the chains X, and of the chains Y
+    pairs: tuple[Tensor, Tensor]  # int64 (P,) each: which chain of X and of Y an item takes
+    entries: tuple[Entries, Entries]  # where the rows may vary
+    mask: Tensor | None  # bool (P, n, m): pairs of real states; None: all
+
+    def chains(self, item: int) -> tuple[Rows, Rows]:
+        """The two chains of an item, without padding."""
+        return chains_of(self.rows, self.pairs, item)
+
+
+def certified(problem: Any, outer: Coupled, error: Tensor, limits: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The distance and its certified error, (P,) each.
+
+    Args:
+        problem: a `Problem`, or another one with inputs `ground`, `epsilon` and laws, rows, pairs and mask.
+        outer: the initial coupling.
+        error: that of its cost, (P,). OT commutes with constants, so it passes through unchanged.
+        limits: the least and the largest ground cost, (P,): no distance leaves them.
+    """
+    low, high = limits
+    high = torch.where(_meet_themselves(problem, low), low, high)
+    return confined(outer.value, 0.5 * (outer.upper - outer.lower) + error, (low, high))
+
+
+def _meet_themselves(problem: Any, low: Tensor) -> Tensor:
+    """Items of exact transport between two copies of one chain whose states have the least cost to themselves, (P,)."""
+    given, (rows_x, rows_y), (x, y) = problem.inputs, problem.rows, problem.pairs
+    none = torch.zeros_like(given.epsilon, dtype=torch.bool)
+    if not bool((given.epsilon == 0).all()) or given.ground.shape[1] != given.ground.shape[2]:
+        return none
+    if not _equal(rows_x, rows_y):
+        return none
+    same = (x == y) & (given.initial_x == given.initial_y).all(1)
+    least = given.ground.diagonal(dim1=1, dim2=2) == low[:, None]
+    return same & (least if problem.mask is None else least | ~problem.mask.diagonal(dim1=1, dim2=2)).all(1)
+
+
+def meets_itself(ground: Tensor, rows: tuple[Rows, Rows]) -> bool:
+    """Whether two chains are copies of one, and each state has the least cost (n, n) to itself."""
+    square = ground.shape[0] == ground.shape[1]
+    return square and bool((ground.diagonal() == ground.amin()).all()) and _equal(*rows)
+
+
+def _equal(x: Rows, y: Rows) -> bool:
+    parts = ("sizes", "indptr", "indices", "values")
+    return x is y or all(torch.equal(getattr(x, part), getattr(y, part)) for part in parts)
+
+
+def chains_of(rows: tuple[Rows, Rows], pairs: tuple[Tensor, Tensor], item: int) -> tuple[Rows, Rows]:
+    """The two chains of an item, without padding."""
+    return rows[0].alone(int(pairs[0][item])), rows[1].alone(int(pairs[1][item]))
+
+
+def solve(problem: Problem, solver: Solver, *, init: Solved | None = None, polish: bool = False) -> Solved:
+    """Find C* and the initial coupling to the solver's tolerance.
+
+    Args:
+        problem: what to solve.
+        solver: how, and how accurately.
+        init: a solved problem of the same shape to start from.
+        polish: go a step further than the tolerance, for gradients.
+
+    Returns:
+        The solved problem. Items that miss the tolerance are told by `fixed_point.status`; nothing is raised.
+    """
+    inputs = problem.inputs
+    epsilon, measured = inputs.epsilon, lambda: cost_range(inputs.ground, problem.mask)
+    for engine_class in engine_classes(problem.rows, problem.pairs, epsilon, measured):
+        engine = engine_class(*problem.rows, *problem.pairs, inputs.epsilon)
+        if init is not None:
+            engine.warm_start(init.bellman.engine)
+        bellman = Bellman(engine, inputs.ground, inputs.discount, problem.mask)
+        try:
+            return _solve(bellman, problem, solver, init, polish)
+        except UnsafeRange:
+            continue
+    raise AssertionError("the last engine is safe at any range")
+
+
+def _solve(bellman: Bellman, problem: Problem, solver: Solver, init: Solved | None, polish: bool) -> Solved:
+    inputs = problem.inputs
+    wanted = tolerance(bellman.spread, solver.rtol)
+    start = None if init is None else init.cost_to_go
+    found = iterate(bellman, solver, FIXED_POINT_SHARE * wanted, start, polish=polish)
+    centre = within(found.enclosure.centre, bellman.limits, bellman.mask)
+    gap = (1 - FIXED_POINT_SHARE) * wanted * (POLISH if polish else 1.0)
+    warm = None if init is None else init.outer.g
+    outer = solve_problems(inputs.initial_x, inputs.initial_y, centre, inputs.epsilon, gap, init=warm)
+    solved = Solved(bellman, found, outer, problem, cost_to_go=centre, wanted=wanted, rtol=solver.rtol)
+    for item, (bound, limit) in enumerate(zip(solved.error_bound.tolist(), wanted.tolist(), strict=True)):
+        if found.status[item] is Status.CONVERGED and not bound <= limit:
+            found.status[item] = Status.STALLED
+    return solved

@@ -1,0 +1,172 @@
+"""Batches cut into parts, so that each item is solved as it would be alone.
+
+What an item's mates could change is how it is solved: which engine serves, which of the two chains goes into the lanes,
+whether its loop runs in compiled code. So items that are small, and agree in these, are solved side by side, where each
+is by itself whatever the padding; every other item is solved alone, without its padding. On devices other than the CPU,
+where side by side is what makes it fast, and inside transforms, which hide the numbers, a batch stays whole.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from markovot.autograd.transforms import is_wrapped
+from markovot.solving.adjoint import Entries
+from markovot.solving.inputs import Layout
+from markovot.transport.engines import DENSE_DEGREE
+from markovot.transport.rows import Rows
+from markovot.transport.single import COMPILED_STATES
+from markovot.transport.threads import WHOLE_ENTRIES
+
+Given = TypeVar("Given", bound=tuple[Any, ...])
+Cut = tuple[slice, ...]
+
+
+class Part(NamedTuple):
+    """Some items of a batch, as a batch of their own."""
+
+    items: Tensor | None  # their places, int64; None: the whole batch
+    shape: tuple[int, int]  # n and m
+    layout: Layout
+    rows: tuple[Rows, Rows] | None  # None: inside a transform, where they are made from the inputs
+    cuts: tuple[Cut, Cut]  # what of the parameters of the chains X and Y
+
+    def take(self, given: Given) -> Given:
+        """Of the inputs of the batch those of the part; the first five are those of `assembly.Common`."""
+        if self.items is None:
+            return given
+        ground, x, y, law_x, law_y, *others = given
+        (n, m), items = self.shape, self.items
+        return type(given)(  # type: ignore[call-arg]
+            ground[items][:, :n, :m], x[self.cuts[0]], y[self.cuts[1]], law_x[items, :n], law_y[items, :m],
+            *(other[items] for other in others),
+        )  # fmt: skip
+
+    def entries(self, found: tuple[Tensor, Tensor, Tensor], m: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Couplings of an item, numbered as in the batch, whose chains Y have m states."""
+        row, column, mass = found
+        own = self.shape[1]
+        return row // own * m + row % own, column // own * m + column % own, mass
+
+
+def divide(layout: Layout, rows: tuple[Rows, Rows] | None, inputs: Any) -> list[Part]:
+    """Cut a batch into parts.
+
+    Args:
+        layout: of the batch.
+        rows: of its chains; None inside a transform.
+        inputs: of the batch, whose fields begin with those of `assembly.Common`, with `epsilon`.
+    """
+    n, m = inputs.ground.shape[-2:]
+    whole = Part(None, (n, m), layout, rows, ((), ()))
+    if rows is None or len(layout.pairs[0]) < 2 or rows[0].values.device.type != "cpu" or is_wrapped(inputs.ground):
+        return [whole]
+    exact = bool((inputs.epsilon.detach() == 0).all())
+    kind = _kinds(layout.pairs, rows, exact)
+    if (kind >= 0).all() and (kind == kind[0]).all():
+        return [whole]
+    alone = [_alone(item, layout, rows) for item in np.flatnonzero(kind < 0).tolist()]
+    groups = [np.flatnonzero(kind == k) for k in range(2)]
+    return [_together(items, whole) for items in groups if len(items)] + alone
+
+
+def _kinds(pairs: tuple[Tensor, Tensor], rows: tuple[Rows, Rows], exact: bool) -> Any:
+    """For each item: -1 to be solved alone; else 1 if its chains change sides, 0 if not."""
+    x, y = (pair.numpy() for pair in pairs)
+    entries, fullness, size, largest = (
+        [values(side).numpy()[pair] for side, pair in zip(rows, (x, y), strict=True)]
+        for values in (_num_entries, lambda side: side.fullness, lambda side: side.sizes, _most)
+    )
+    if exact:
+        return np.where(entries[0] * entries[1] <= WHOLE_ENTRIES, 0, -1)
+    swapped = fullness[0] < fullness[1]
+    lanes = np.where(swapped, entries[0] + 8 * largest[0], entries[1] + 8 * largest[1])
+    work = np.where(swapped, entries[1], entries[0]) * lanes  # no less than the entries of its plans, in lanes
+    small = (work <= WHOLE_ENTRIES) & (np.maximum(*size) <= COMPILED_STATES)
+    sparse = np.minimum(*fullness) < DENSE_DEGREE
+    return np.where(small & sparse, swapped.astype(np.int64), -1)
+
+
+def _num_entries(rows: Rows) -> Tensor:
+    return rows.indptr[:, -1] - rows.indptr[:, 0]
+
+
+def _most(rows: Rows) -> Tensor:
+    return rows.degrees.amax(1)
+
+
+def _together(items: Any, whole: Part) -> Part:
+    places, layout = torch.from_numpy(items), whole.layout
+    pairs = layout.pairs[0][places], layout.pairs[1][places]
+    mask = None if layout.mask is None else layout.mask[places]
+    return whole._replace(items=places, layout=Layout(pairs, layout.entries, mask))
+
+
+def _alone(item: int, layout: Layout, rows: tuple[Rows, Rows]) -> Part:
+    chains = tuple(int(pair[item]) for pair in layout.pairs)
+    own = rows[0].alone(chains[0]), rows[1].alone(chains[1])
+    shape = own[0].num_states, own[1].num_states
+    entries, cuts = zip(*map(_entries_alone, layout.entries, chains, shape), strict=True)
+    first = torch.zeros(1, dtype=torch.int64, device="cpu")
+    return Part(first + item, shape, Layout((first, first), entries, None), own, cuts)
+
+
+def _entries_alone(entries: Entries, chain: int, n: int) -> tuple[Entries, Cut]:
+    mask, pattern = torch.ones(1, n, dtype=torch.bool, device="cpu"), entries.pattern
+    if pattern is None:
+        return Entries(None, mask), (slice(chain, chain + 1), slice(n), slice(n))
+    first, last = int(pattern.indptr[chain, 0]), int(pattern.indptr[chain, -1])
+    return Entries(pattern.alone(chain), mask), (slice(first, last),)
+
+
+def joined(parts: Sequence[Part], values: Sequence[Tensor], *sizes: int) -> Tensor:
+    """Values of the items of the parts (k, *) as those of the batch, padded with zeros to the sizes; differentiable."""
+    if parts[0].items is None:
+        return values[0]
+    places = torch.cat([part.items for part in parts if part.items is not None])
+    return torch.cat([_padded(value, sizes) for value in values])[torch.argsort(places)]
+
+
+def _padded(value: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    missing = [size - own for size, own in zip(sizes, value.shape[1:], strict=True)]
+    return pad(value, [width for size in reversed(missing) for width in (0, size)]) if any(missing) else value
+
+
+def same_parts(parts: Sequence[Part], others: Sequence[Part]) -> bool:
+    """Whether two batches of one shape were cut alike."""
+    pairs = zip(parts, others, strict=False)
+    return len(parts) == len(others) and all(_same(mine.items, theirs.items) for mine, theirs in pairs)
+
+
+def _same(items: Tensor | None, others: Tensor | None) -> bool:
+    if items is None or others is None:
+        return items is others
+    return torch.equal(items, others)
+
+
+def located(parts: Sequence[Part], item: int) -> tuple[int, int]:
+    """Which part an item is in, and its place there."""
+    for number, part in enumerate(parts):
+        if part.items is None:
+            return number, item
+        place = (part.items == item).nonzero()
+        if len(place):
+            return number, int(place)
+    raise AssertionError("every item is in a part")
+
+
+def listed(parts: Sequence[Part], values: Callable[[int], Sequence[Any]]) -> list[Any]:
+    """What each item has, from what `values(k)` gives for the items of part k."""
+    if parts[0].items is None:
+        return list(values(0))
+    pairs = [
+        (int(place), value)
+        for number, part in enumerate(parts)
+        if part.items is not None
+        for place, value in zip(part.items, values(number), strict=True)
+    ]
+    return [value for _, value in sorted(pairs, key=lambda pair: pair[0])]
