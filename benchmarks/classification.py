@@ -35,7 +35,6 @@ from markovot.analysis.classification import (
     nested_accuracy,
 )
 from markovot.datasets import GraphDataset, load_tudataset
-from markovot.solving.fixed_point import PolicyIteration
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -63,7 +62,7 @@ def load(name: str, limit: int | None) -> tuple[GraphDataset, int]:
 
 def markovot_part(dataset: GraphDataset, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Our distances. A matrix that was interrupted takes longer than the seconds of its last run, and is marked."""
-    solver, matrices, about = PolicyIteration(rtol=options.rtol), {}, {}
+    matrices, about = {}, {}
     folder = folder / f"rtol-{options.rtol!r}"  # a checkpoint made with another one would be refused
     folder.mkdir(exist_ok=True)
     for delta in options.deltas:
@@ -74,7 +73,7 @@ def markovot_part(dataset: GraphDataset, folder: Path, options: argparse.Namespa
             begun.touch()
             start = time.perf_counter()
             found = distance_matrices(
-                dataset, deltas=[delta], epsilons=[epsilon], solver=solver, checkpoint=folder, throw=False
+                dataset, deltas=[delta], epsilons=[epsilon], rtol=options.rtol, checkpoint=folder, throw=False
             )[Setting(delta, epsilon)]
             if not kept.exists():
                 write(kept, {"seconds": time.perf_counter() - start, "resumed": resumed})

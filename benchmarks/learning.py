@@ -24,7 +24,7 @@ from suite import cases as suite_cases
 from suite import packages
 from suite import training as beside_the_rival
 
-from markovot import MarkovChain, PolicyIteration, costs, discounted_wl
+from markovot import MarkovChain, costs, discounted_wl
 from markovot.learning import DiscountedWLLoss, Training, coarsen, several_steps, starts
 
 SKIPPED = 20
@@ -43,7 +43,7 @@ class Case:
     def __init__(self, small: int, large: int, epsilon: float, rtol: float, restarts: int = 1) -> None:
         self.name = f"{restarts} x {small} dense against {large} sparse, epsilon {epsilon:g}, rtol {rtol:g}"
         self.small, self.restarts = small, restarts
-        self.setting: dict[str, Any] = {"delta": 0.5, "epsilon": epsilon, "solver": PolicyIteration(rtol=rtol)}
+        self.setting: dict[str, Any] = {"delta": 0.5, "epsilon": epsilon, "rtol": rtol}
         self.targets = starts.targets_of([several_steps(ring(large), large / small)], COST)
         self.weights = torch.ones(1, dtype=torch.float64)
 

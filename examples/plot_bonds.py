@@ -9,13 +9,13 @@ bond, and the alignment how much every atom adds to it.
 import torch
 from matplotlib import pyplot
 
-from markovot import MarkovChain, PolicyIteration, costs, discounted_wl, plot
+from markovot import MarkovChain, costs, discounted_wl, plot
 from markovot.analysis.explain import explain
 from markovot.datasets import load_mutag
 
 mutag = load_mutag(laziness=0.1)
 x, y = mutag.chains[36], mutag.chains[77]
-setting = {"delta": 0.2, "epsilon": 0.1, "solver": PolicyIteration(rtol=1e-8)}
+setting = {"delta": 0.2, "epsilon": 0.1, "rtol": 1e-8}
 
 # %%
 # ``explain`` takes a solution apart. The darker and larger an atom, the more it adds; more weight on a red bond

@@ -1,16 +1,22 @@
 """From a `Problem` of the oracles to the package's public function, and back; and what a data set has solved."""
 
+import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor
 
 import markovot
-from markovot import MarkovChain, PolicyIteration, Solution
+from markovot import MarkovChain, Solution
 from markovot.pairwise import running
+from markovot.solving import adjoint
+from markovot.solving.bellman import Bellman, Enclosure
+from markovot.solving.fixed_point import iterate
 from oracles import FIELDS, Problem
 
 DENSE, SPARSE, MIXED = ("dense", "dense"), ("sparse", "sparse"), ("dense", "sparse")
@@ -47,9 +53,21 @@ def solve_tensors(inputs: dict[str, Any], layouts: Sequence[str] = DENSE, **opti
 
 
 def solve(problem: Problem, layouts: Sequence[str] = DENSE, *, rtol: float = 1e-10, **options: Any) -> Solution:
-    """`discounted_wl` of a problem, by policy iteration to `rtol` unless a solver is given."""
-    options.setdefault("solver", PolicyIteration(rtol=rtol))
-    return solve_tensors(problem.tensors(), layouts, **options)
+    """`discounted_wl` of a problem."""
+    return solve_tensors(problem.tensors(), layouts, rtol=rtol, **options)
+
+
+def middle_step(bellman: Bellman, enclosure: Enclosure, forcing: Tensor, active: Tensor) -> Tensor:
+    """The step of value iteration, for `fixed_point.iterate`: to the middle of the enclosure."""
+    middle = (0.5 * (enclosure.low + enclosure.high))[:, None, None]
+    return middle.expand_as(enclosure.base) if bellman.mask is None else middle * bellman.mask
+
+
+@contextmanager
+def value_iteration() -> Iterator[None]:
+    """Distances are found by repeated sweeps, slower and with less that could be wrong than by Newton's method."""
+    with mock.patch.object(adjoint, "iterate", functools.partial(iterate, step=middle_step)):
+        yield
 
 
 def gradients(
@@ -65,7 +83,7 @@ def gradients(
     wanted = {name: inputs[name].requires_grad_() for name in names}
     if laws != "given":
         inputs |= {"nu": laws, "mu": laws}
-    solve_tensors(inputs, layouts, solver=PolicyIteration(rtol=rtol)).value.backward()
+    solve_tensors(inputs, layouts, rtol=rtol).value.backward()
     return {name: leaf.grad for name, leaf in wanted.items()}
 
 

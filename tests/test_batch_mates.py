@@ -15,9 +15,6 @@ SIZES = [(3, 9), (11, 2), (5, 5), (7, 12), (2, 3), (12, 10)]
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "exact": lambda x, y: markovot.discounted_wl(x, y, costs.Euclidean(), delta=0.2, epsilon=0.0),
     "entropic": lambda x, y: markovot.discounted_wl(x, y, costs.Euclidean(), delta=0.2, epsilon=0.02),
-    "value iteration": lambda x, y: markovot.discounted_wl(
-        x, y, costs.Euclidean(), delta=0.5, epsilon=0.1, solver=markovot.ValueIteration()
-    ),
     "depth": lambda x, y: markovot.wl(x, y, costs.Euclidean(), depth=3, epsilon=0.05),
     "tail": lambda x, y: markovot.horizon_wl(x, y, costs.Euclidean(), law=LAW, tail=0.4, epsilon=0.05),
     "average": lambda x, y: markovot.optimal_transition_coupling(x, y, costs.Euclidean(), epsilon=0.05),

@@ -9,7 +9,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from torch import Tensor
 
-from markovot import MarkovChain, PolicyIteration, datasets
+from markovot import MarkovChain, datasets
 from markovot.costs import AbsoluteDifference, Cost, Euclidean, Given, SquaredEuclidean, ZeroOne
 from markovot.pairwise import bounds, distance_matrix
 from markovot.pairwise.blocks import Setting
@@ -71,7 +71,7 @@ def both(chains, cost, *, delta=0.2, epsilon=0.01):
     features = [chain.features for chain in packed]
     known = None if features[0] is None else bounds.embedding(cost, np.concatenate(features))
     own = bounds.signatures(packed, known, delta)
-    every, setting = np.arange(len(packed)), Setting(cost, delta, epsilon, PolicyIteration())
+    every, setting = np.arange(len(packed)), Setting(cost, delta, epsilon, 1e-4, 100)
     cheap = [bounds.lower_bounds(own, query, own) for query in every]
     refined = [bounds.refined_bounds(own, query, own, every, setting) for query in every]
     return np.array(cheap), np.array(refined)
@@ -79,7 +79,7 @@ def both(chains, cost, *, delta=0.2, epsilon=0.01):
 
 def exact(chains, cost, *, delta=0.2, epsilon=0.01, rtol=1e-7):
     return distance_matrix(
-        chains, chains, cost=cost, delta=delta, epsilon=epsilon, solver=PolicyIteration(rtol=rtol), progress=False
+        chains, chains, cost=cost, delta=delta, epsilon=epsilon, rtol=rtol, progress=False
     )
 
 
@@ -246,7 +246,7 @@ def test_bounds_do_not_depend_on_how_the_references_are_cut(monkeypatch):
 def test_no_references_give_no_bounds():
     packed = [pack(chain, ZeroOne()) for chain in random_chains(9, labels, num=2)]
     own = bounds.signatures(packed, None, 0.2)
-    setting = Setting(ZeroOne(), 0.2, 0.01, PolicyIteration())
+    setting = Setting(ZeroOne(), 0.2, 0.01, 1e-4, 100)
     assert len(bounds.refined_bounds(own, 0, own, np.zeros(0, dtype=np.int64), setting)) == 0
 
 
@@ -356,7 +356,7 @@ def test_few_pairs_of_molecules_are_left_to_solve():
     cost, delta, epsilon = ZeroOne(), 0.2, 0.01
     packed = [pack(chain, cost) for chain in chains]
     own = bounds.signatures(packed, bounds.embedding(cost, np.concatenate([c.features for c in packed])), delta)
-    setting = Setting(cost, delta, epsilon, PolicyIteration())
+    setting = Setting(cost, delta, epsilon, 1e-4, 100)
     first, second = [], []
     for query in range(5, 188, 30):
         truth = distance_matrix([chains[query]], chains, cost=cost, delta=delta, epsilon=epsilon, progress=False)

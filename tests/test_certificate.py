@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from markovot.solving.bellman import Bellman, Enclosure
-from markovot.solving.fixed_point import PolicyIteration, iterate
+from markovot.solving.fixed_point import iterate
 from markovot.transport.compiled.entropic import CompiledEngine
 from markovot.transport.gather import GatherEngine
 from markovot.transport.shared_kernel import SharedKernelEngine
@@ -68,8 +68,8 @@ def test_a_loop_that_stops_early_holds_it_too(
         for tolerance in (10.0, 0.3, 1e-3):
             found = iterate(
                 bellman(problem, layouts, engine),
-                PolicyIteration(max_iter=max_iter),
                 torch.tensor([tolerance], dtype=torch.float64),
+                max_iter,
                 start,
                 polish=False,
             )

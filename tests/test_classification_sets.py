@@ -17,7 +17,6 @@ from markovot import costs, datasets, pairwise
 from markovot.analysis import classification
 from markovot.analysis.classification import NestedCV, classify, debias, distance_matrices, ground, nested_accuracy
 from markovot.chains import MarkovChain
-from markovot.solving.fixed_point import PolicyIteration
 
 SMALL = NestedCV(folds=4, inner_folds=3, scales=(0.3, 1.0), C=(1.0, 10.0))
 
@@ -116,7 +115,7 @@ def test_epsilon_is_in_units_of_the_mean_cost():
         wanted = pairwise.distance_matrix(chains, cost=cost, delta=0.3, epsilon=0.05 * unit, progress=False)
         np.testing.assert_array_equal(found[0.3, 0.05].value, wanted.value)
     # Attributes in other units: the same distances, once standardised.
-    given = {"deltas": [0.3], "epsilons": [0.05], "progress": False, "solver": PolicyIteration(rtol=1e-8)}
+    given = {"deltas": [0.3], "epsilons": [0.05], "progress": False, "rtol": 1e-8}
     scaled = [part * torch.tensor([1e3, 1e-3], dtype=torch.float64) for part in parts]
     one, other = (distance_matrices(attributed(each), **given) for each in (parts, scaled))
     np.testing.assert_allclose(one[0.3, 0.05].value, other[0.3, 0.05].value, rtol=1e-6)
@@ -126,12 +125,12 @@ def test_how_it_is_solved_is_passed_on(molecules, tmp_path, capfd):
     some = molecules.subset(range(4))
     folder = tmp_path / "not" / "there"
     loose = distance_matrices(
-        some, deltas=[0.2, 0.5], solver=PolicyIteration(rtol=1e-2), checkpoint=folder, progress=False
+        some, deltas=[0.2, 0.5], rtol=1e-2, checkpoint=folder, progress=False
     )
     assert capfd.readouterr().err == ""
     names = {path.name for path in folder.glob("*.checkpoint")}
     assert names == {f"MUTAG-delta-{delta}-epsilon-0.01.checkpoint" for delta in (0.2, 0.5)}
-    tight = distance_matrices(some, deltas=[0.2], solver=PolicyIteration(rtol=1e-7), progress=True)
+    tight = distance_matrices(some, deltas=[0.2], rtol=1e-7, progress=True)
     assert "pair/s" in capfd.readouterr().err
     assert 1e-6 < np.abs(loose[0.2, 0.01].value - tight[0.2, 0.01].value).max() < 1e-2
     with pytest.raises(ValueError, match="checkpoint"):  # it was made with another solver
@@ -144,7 +143,7 @@ def test_how_it_is_solved_is_passed_on(molecules, tmp_path, capfd):
 
 
 def test_failures_are_raised_or_left_in_the_status(molecules):
-    hasty = {"deltas": [0.02], "solver": PolicyIteration(rtol=1e-9, max_iter=1), "progress": False}
+    hasty = {"deltas": [0.02], "rtol": 1e-9, "max_iter": 1, "progress": False}
     some = molecules.subset(range(4))
     with pytest.raises(RuntimeError, match="pairs were not solved"):
         distance_matrices(some, **hasty)
@@ -166,7 +165,7 @@ def test_no_settings_and_unknown_features_are_refused(molecules):
 
 
 def test_classify_is_both_steps(molecules, tmp_path):
-    given = {"deltas": [0.2, 0.5], "epsilons": [0.02], "solver": PolicyIteration(rtol=1e-3), "progress": False}
+    given = {"deltas": [0.2, 0.5], "epsilons": [0.02], "rtol": 1e-3, "progress": False}
     found = classify(molecules, methods=("svm", "knn"), protocol=SMALL, checkpoint=tmp_path, **given)
     assert list(found) == ["svm", "knn"]
     matrices = distance_matrices(molecules, **given)

@@ -41,7 +41,7 @@ def test_distances_are_those_of_the_package(graphs, tmp_path, debiased):
     facts = loaded("distances", graphs, "-o", path, "--delta", "0.3", "--epsilon", "0.02", "--rtol", "1e-6", *options)
     wanted = pairwise.distance_matrix(
         chains_of(graphs), cost=costs.ZeroOne(), delta=0.3, epsilon=0.02, debiased=debiased,
-        solver=markovot.PolicyIteration(rtol=1e-6), progress=False,
+        rtol=1e-6, progress=False,
     )  # fmt: skip
     with np.load(path, allow_pickle=False) as file:
         found = dict(file)
@@ -351,7 +351,7 @@ def test_classify_gives_the_accuracies_of_the_package(some_mutag, tmp_path):
 
     facts = loaded("classify", some_mutag, *CLASSIFY, "--seed", "7", "--checkpoint", tmp_path / "kept")
     wanted = classification.classify(
-        datasets.load_tudataset(some_mutag), deltas=(0.2, 0.5), solver=markovot.PolicyIteration(rtol=1e-3),
+        datasets.load_tudataset(some_mutag), deltas=(0.2, 0.5), rtol=1e-3,
         protocol=classification.NestedCV(folds=3, inner_folds=2, seed=7), progress=False,
     )  # fmt: skip
     assert list(facts["accuracy"]) == ["knn", "svm"]
@@ -391,7 +391,7 @@ def test_classify_hands_its_options_on(some_mutag, monkeypatch):
     loaded("classify", some_mutag)
     assert asked["protocol"] == classification.PROTOCOL
     assert (asked["methods"], asked["deltas"], asked["epsilons"]) == (["knn", "svm"], (0.1, 0.2, 0.5), (0.01,))
-    assert (asked["solver"], asked["checkpoint"], asked["progress"]) == (markovot.PolicyIteration(), None, False)
+    assert (asked["rtol"], asked["checkpoint"], asked["progress"]) == (1e-4, None, False)
     loaded(
         "classify", some_mutag, "--psd", "clip", "--folds", "4", "--inner-folds", "3", "--seed", "1", "--method", "svm",
         "--method", "svm", "--epsilon", "0.1", "--epsilon", "0.2", "--rtol", "0.01", "--progress",
@@ -399,7 +399,7 @@ def test_classify_hands_its_options_on(some_mutag, monkeypatch):
     )  # fmt: skip
     assert asked["protocol"] == classification.NestedCV(folds=4, inner_folds=3, seed=1, psd="clip")
     assert (asked["methods"], asked["deltas"], asked["epsilons"]) == (["svm"], (0.1, 0.2, 0.5), (0.1, 0.2))
-    assert (asked["solver"], str(asked["checkpoint"])) == (markovot.PolicyIteration(rtol=0.01), "here")
+    assert (asked["rtol"], str(asked["checkpoint"])) == (0.01, "here")
     assert asked["progress"] is True
 
 

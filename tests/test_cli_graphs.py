@@ -201,8 +201,8 @@ def test_costs_have_names(name, kind, cost):
 def test_compare_gives_the_distance_of_the_package(two):
     facts = loaded("compare", *two, "--delta", "0.4", "--epsilon", "0.05", "--rtol", "1e-8", "--laziness", "0.2")
     x, y = interop.read_graphs(two, laziness=0.2)
-    solver = markovot.PolicyIteration(rtol=1e-8)
-    solution = markovot.discounted_wl(x, y, costs.ZeroOne(), delta=0.4, epsilon=0.05, solver=solver)
+    accuracy = {"rtol": 1e-8}
+    solution = markovot.discounted_wl(x, y, costs.ZeroOne(), delta=0.4, epsilon=0.05, **accuracy)
     assert facts["distance"] == float(solution.value)
     assert facts["error_bound"] == float(solution.error_bound) < 1e-8
     assert (facts["a"]["states"], facts["b"]["states"]) == (3, 4)
@@ -294,11 +294,11 @@ def test_compare_refuses_features_that_are_not_there(two, graphs):
 # --- neighbours
 def nearest(chains, number, k):
     """The k nearest others, by solving all pairs."""
-    solver = markovot.PolicyIteration(rtol=1e-4)
+    accuracy = {"rtol": 1e-4}
     distances = {
         other: float(
             markovot.discounted_wl(
-                chains[number], chain, costs.ZeroOne(), delta=0.2, epsilon=0.01, solver=solver
+                chains[number], chain, costs.ZeroOne(), delta=0.2, epsilon=0.01, **accuracy
             ).value
         )
         for other, chain in enumerate(chains)

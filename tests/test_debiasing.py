@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import markovot
-from markovot import MarkovChain, PolicyIteration, SolveError, Status, costs, debiased, discounted_wl
+from markovot import MarkovChain, SolveError, Status, costs, debiased, discounted_wl
 from markovot.pairwise import distance_matrix
 
-SETTING = {"delta": 0.3, "epsilon": 0.1, "solver": PolicyIteration(rtol=1e-10)}
+SETTING = {"delta": 0.3, "epsilon": 0.1, "rtol": 1e-10}
 
 
 def chain(seed: int, n: int, **options) -> MarkovChain:
@@ -96,7 +96,7 @@ def test_batches():
 
 def test_the_worst_status_is_told():
     x, y = chain(1, 4), chain(2, 3)
-    setting = {"delta": 0.3, "epsilon": 0.1, "solver": PolicyIteration(rtol=1e-9, max_iter=1)}
+    setting = {"delta": 0.3, "epsilon": 0.1, "rtol": 1e-9, "max_iter": 1}
     assert debiased(discounted_wl, x, y, costs.Euclidean(), throw=False, **setting).status is Status.MAX_ITER_REACHED
     with pytest.raises(SolveError):
         debiased(discounted_wl, x, y, costs.Euclidean(), **setting)

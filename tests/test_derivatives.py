@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
 import markovot
-from markovot import MarkovChain, PolicyIteration, SolveError
+from markovot import MarkovChain, SolveError
 from markovot.chains.compressed import Compressed, pointers
-from markovot.solving.adjoint import Solved
+from markovot.solving.adjoint import SolvedDistance
 from oracles import FIELDS, random_problem
 
-ACCURATE = PolicyIteration(rtol=1e-12)
+ACCURATE = {"rtol": 1e-12}
 CASES = {
     "dense": ((3, 4), (None, None), ("dense", "dense"), "given"),
     "dense with zeros": ((4, 3), (2, 2), ("dense", "dense"), "given"),
@@ -46,7 +46,7 @@ def outputs_of(case: str, seed: int = 0, **options: float) -> tuple[Callable[...
     def outputs(x: Tensor, y: Tensor, cost: Tensor, delta: Tensor, epsilon: Tensor, *laws: Tensor) -> Any:
         initial = [law.softmax(0) for law in laws] or ["stationary", "stationary"]
         chains = map(build, (x, y), supports, layouts, initial)
-        found = markovot.discounted_wl(*chains, cost, delta=delta, epsilon=epsilon, solver=ACCURATE)
+        found = markovot.discounted_wl(*chains, cost, delta=delta, epsilon=epsilon, **ACCURATE)
         return found.value, found.cost_to_go
 
     logs = {name: problem[name].clamp(min=1e-9).log() for name in ("A", "B", "nu", "mu")}
@@ -98,7 +98,7 @@ def test_padding_does_not_change_second_derivatives() -> None:
         cost = [torch.arange(12.0, dtype=torch.float64).view(3, 4).sin() for _ in range(2)]
         return sum(
             markovot.discounted_wl(
-                x, y, c[: x.num_states, : y.num_states], delta=0.4, epsilon=0.1, solver=ACCURATE
+                x, y, c[: x.num_states, : y.num_states], delta=0.4, epsilon=0.1, **ACCURATE
             ).value
             for x, y, c in ((x0, y0, cost[0]), (x1, y1, cost[1]))
         )
@@ -107,7 +107,7 @@ def test_padding_does_not_change_second_derivatives() -> None:
         x0, x1, y0, y1 = chains(*tensors)
         cost = torch.arange(12.0, dtype=torch.float64).view(3, 4).sin()
         x, y = MarkovChain.stack([x0, x1]), MarkovChain.stack([y0, y1])
-        return markovot.discounted_wl(x, y, cost, delta=0.4, epsilon=0.1, solver=ACCURATE).value.sum()
+        return markovot.discounted_wl(x, y, cost, delta=0.4, epsilon=0.1, **ACCURATE).value.sum()
 
     point = tuple(p[k].log() for k in ("A", "B") for p in problems)
     moves = tuple(torch.ones_like(tensor).cumsum(-1) for tensor in point)
@@ -199,7 +199,7 @@ def test_exact_transport_has_forward_mode() -> None:
     chains = [MarkovChain.from_transitions(tensor.softmax(-1), initial="uniform") for tensor in point[:2]]
 
     def value(cost: Tensor) -> Tensor:
-        return markovot.discounted_wl(*chains, cost, delta=0.3, epsilon=0, solver=ACCURATE).value
+        return markovot.discounted_wl(*chains, cost, delta=0.3, epsilon=0, **ACCURATE).value
 
     move = torch.arange(12.0, dtype=torch.float64).view(3, 4)
     _, slope = jvp(value, (point[2],), (move,))
@@ -211,7 +211,7 @@ def test_forward_mode_in_transitions_at_epsilon_zero() -> None:
 
     def value(x: Tensor, epsilon: float) -> Tensor:
         chains = (MarkovChain.from_transitions(rows, initial="uniform") for rows in (x.softmax(-1), problem["B"]))
-        return markovot.discounted_wl(*chains, problem["D"], delta=0.3, epsilon=epsilon, solver=ACCURATE).value
+        return markovot.discounted_wl(*chains, problem["D"], delta=0.3, epsilon=epsilon, **ACCURATE).value
 
     logits, move = problem["A"].log(), torch.arange(9.0, dtype=torch.float64).view(3, 3)
     _, slope = jvp(lambda x: value(x, 0.0), (logits,), (move,))
@@ -274,9 +274,8 @@ def test_items_that_fail_inside_vmap_are_named() -> None:
     deltas = torch.tensor([1.0, 0.01], dtype=torch.float64)
 
     def value(delta: Tensor) -> Tensor:
-        solver = markovot.ValueIteration(rtol=1e-10, max_iter=3)
         return markovot.discounted_wl(
-            problem["A"], problem["B"], problem["D"], delta=delta, epsilon=0.1, solver=solver
+            problem["A"], problem["B"], problem["D"], delta=delta, epsilon=0.1, rtol=1e-10, max_iter=2
         ).value
 
     with pytest.raises(SolveError, match="item 1 did not converge"):
@@ -290,7 +289,7 @@ def test_chained_starts_keep_nothing_alive() -> None:
     for _ in range(6):  # no backward pass, which would free what hangs on the graph
         found = markovot.discounted_wl(problem["A"], problem["B"], cost, delta=0.3, epsilon=0.1, init=found)
     gc.collect()
-    assert sum(type(thing) is Solved for thing in gc.get_objects()) == 1
+    assert sum(type(thing) is SolvedDistance for thing in gc.get_objects()) == 1
 
 
 @pytest.mark.parametrize("cost", [markovot.costs.Euclidean(), markovot.costs.SquaredEuclidean()])
@@ -302,7 +301,7 @@ def test_second_order_in_features(cost: markovot.costs.Cost) -> None:
     def value(fx: Tensor, fy: Tensor) -> Tensor:
         x = MarkovChain.from_transitions(problem["A"], features=fx)
         y = MarkovChain.from_transitions(problem["B"], features=fy)
-        return markovot.discounted_wl(x, y, cost, delta=0.3, epsilon=0.2, solver=ACCURATE).value
+        return markovot.discounted_wl(x, y, cost, delta=0.3, epsilon=0.2, **ACCURATE).value
 
     leaves = [f.requires_grad_() for f in (fx, fy)]
     assert torch.autograd.gradcheck(value, leaves, check_forward_ad=True)

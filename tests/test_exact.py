@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from markovot import MarkovChain, PolicyIteration, ValueIteration, costs, discounted_wl, transport_cost, validate
+from markovot import MarkovChain, costs, discounted_wl, transport_cost, validate
 from markovot.datasets import load_mutag
 from markovot.pairwise import distance_matrix
 from markovot.transport.compiled import kernel_engine, pairs
@@ -23,7 +23,7 @@ from oracles import (
     random_law,
     random_problem,
 )
-from solving import DENSE, MIXED, SPARSE, chain, gradients, solve
+from solving import DENSE, MIXED, SPARSE, chain, gradients, solve, value_iteration
 
 CASES = {
     "dense": ({"n": 4, "m": 3}, DENSE),
@@ -155,8 +155,8 @@ def labelled(seed: int) -> MarkovChain:
 
 
 def distance(x: MarkovChain, y: MarkovChain, delta: float = 0.4) -> float:
-    solver = PolicyIteration(rtol=1e-12)
-    return discounted_wl(x, y, costs.ZeroOne(), delta=delta, epsilon=0.0, solver=solver).value.item()
+    accuracy = {"rtol": 1e-12}
+    return discounted_wl(x, y, costs.ZeroOne(), delta=delta, epsilon=0.0, **accuracy).value.item()
 
 
 @settings(max_examples=25, deadline=None)
@@ -230,7 +230,7 @@ def test_stationary_laws_pass_their_gradients():
     def value(rows):
         x, y = (chain(torch.from_numpy(part), "stationary") for part in (rows, problem.B))
         return discounted_wl(
-            x, y, torch.from_numpy(problem.D), delta=problem.delta, epsilon=0.0, solver=PolicyIteration(rtol=1e-13)
+            x, y, torch.from_numpy(problem.D), delta=problem.delta, epsilon=0.0, rtol=1e-13
         ).value.item()
 
     expected = numerical_gradient(value, problem.A, direction, step=1e-6)
@@ -265,14 +265,14 @@ def test_transport_cost_has_gradients():
 def test_batches_of_different_sizes_and_warm_starts():
     chains = [labelled(seed) for seed in (1, 2, 7)]
     x, y = MarkovChain.stack(chains), MarkovChain.stack(chains[::-1])
-    solver = PolicyIteration(rtol=1e-11)
-    together = discounted_wl(x, y, costs.ZeroOne(), delta=0.3, epsilon=0.0, solver=solver)
+    accuracy = {"rtol": 1e-11}
+    together = discounted_wl(x, y, costs.ZeroOne(), delta=0.3, epsilon=0.0, **accuracy)
     for k in range(3):
-        alone = discounted_wl(chains[k], chains[2 - k], costs.ZeroOne(), delta=0.3, epsilon=0.0, solver=solver)
+        alone = discounted_wl(chains[k], chains[2 - k], costs.ZeroOne(), delta=0.3, epsilon=0.0, **accuracy)
         torch.testing.assert_close(together.value[k], alone.value, rtol=0, atol=1e-12)
         n, m = alone.cost_to_go.shape
         torch.testing.assert_close(together.alignment[k, :n, :m], alone.alignment, rtol=0, atol=1e-11)
-    warm = discounted_wl(x, y, costs.ZeroOne(), delta=0.3, epsilon=0.0, solver=solver, init=together)
+    warm = discounted_wl(x, y, costs.ZeroOne(), delta=0.3, epsilon=0.0, **accuracy, init=together)
     assert (warm.num_iter == 1).all()
     torch.testing.assert_close(warm.value, together.value, rtol=0, atol=1e-11)
 
@@ -290,7 +290,8 @@ def test_large_items_are_shared_among_threads(monkeypatch):
 
 def test_value_iteration_takes_the_same_road():
     problem = problem_of("dense", delta=0.5)
-    slow = solve(problem, solver=ValueIteration(rtol=1e-9))
+    with value_iteration():
+        slow = solve(problem, rtol=1e-9, max_iter=200)
     assert abs(slow.value.item() - exact(problem)) < 1e-8
 
 
@@ -306,7 +307,7 @@ def test_single_precision_is_honest():
 
 def test_data_sets():
     chains = load_mutag().chains[:6]
-    setting = {"delta": 0.2, "epsilon": 0.0, "solver": PolicyIteration(rtol=1e-10)}
+    setting = {"delta": 0.2, "epsilon": 0.0, "rtol": 1e-10}
     solution = distance_matrix(chains, cost=costs.ZeroOne(), progress=False, **setting)
     for i in range(6):
         for j in range(i, 6):

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 import numpy as np
 import pytest
 
-from markovot import PolicyIteration, costs
+from markovot import costs
 from markovot.datasets import load_mutag
 from markovot.pairwise import distance_matrix, plan, running
 
@@ -91,7 +91,7 @@ def test_a_dask_cluster_that_loses_a_worker_gives_the_same_bits(monkeypatch):
     distributed = pytest.importorskip("distributed")
     monkeypatch.setattr(plan, "GROUP_ENTRIES", 300)
     chains = load_mutag().chains[:60]
-    solver = PolicyIteration(rtol=1e-10)
+    accuracy = {"rtol": 1e-10}
     killed = []
 
     class Watched:
@@ -119,9 +119,9 @@ def test_a_dask_cluster_that_loses_a_worker_gives_the_same_bits(monkeypatch):
     ):
         workers = [worker.process.pid for worker in cluster.workers.values()]
         executor = Watched(client.get_executor(pure=False), workers)
-        there = distance_matrix(chains, solver=solver, executor=executor, **SETTING)
+        there = distance_matrix(chains, **accuracy, executor=executor, **SETTING)
         deadline = time.monotonic() + 60
         while len(client.scheduler_info()["workers"]) < 1 and time.monotonic() < deadline:
             time.sleep(0.1)
     assert killed
-    np.testing.assert_array_equal(there.value, distance_matrix(chains, solver=solver, **SETTING).value)
+    np.testing.assert_array_equal(there.value, distance_matrix(chains, **accuracy, **SETTING).value)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 import markovot
-from markovot import MarkovChain, PolicyIteration, costs, discounted_wl
+from markovot import MarkovChain, costs, discounted_wl
 from markovot.analysis.explain import Explanation, StatePair, TransitionEffect, explain
 from markovot.datasets import load_mutag
 from solving import DENSE, MIXED, SPARSE, chain
 
-SOLVER = PolicyIteration(rtol=1e-11)
+ACCURACY = {"rtol": 1e-11}
 
 
 def weights(n: int, seed: int) -> Tensor:
@@ -37,7 +37,7 @@ def walk(w: Tensor, law: str | Tensor = "uniform", layout: str = "dense") -> Mar
 def solved(delta=0.3, epsilon=0.05, *, layouts=DENSE, law: str = "uniform", cost: Tensor | None = None):
     x, y = walk(weights(4, 0), law, layouts[0]), walk(weights(5, 1), law, layouts[1])
     cost = cost_matrix(4, 5) if cost is None else cost
-    return discounted_wl(x, y, cost, delta=delta, epsilon=epsilon, solver=SOLVER)
+    return discounted_wl(x, y, cost, delta=delta, epsilon=epsilon, **ACCURACY)
 
 
 @pytest.mark.parametrize("layouts", [DENSE, SPARSE, MIXED])
@@ -108,7 +108,7 @@ def test_effects_are_derivatives_in_the_logarithms_of_weights(layouts, law):
         changed = {name: each.clone() for name, each in w.items()}
         changed[which][i, j] *= factor
         x, y = (walk(changed[name], law, layout) for name, layout in zip("xy", layouts, strict=True))
-        return float(discounted_wl(x, y, cost, delta=0.3, epsilon=0.05, solver=SOLVER).value)
+        return float(discounted_wl(x, y, cost, delta=0.3, epsilon=0.05, **ACCURACY).value)
 
     found = explain(solved(layouts=layouts, law=law))
     h = 1e-4
@@ -127,7 +127,7 @@ def test_a_stationary_law_follows_the_weights():
     law = walk(weights(4, 0), "stationary").initial
     given = discounted_wl(
         walk(weights(4, 0), law), walk(weights(5, 1), "stationary"), cost_matrix(4, 5),
-        delta=0.3, epsilon=0.05, solver=SOLVER,
+        delta=0.3, epsilon=0.05, **ACCURACY,
     )  # fmt: skip
     still, following = explain(given), explain(solved(law="stationary"))
     torch.testing.assert_close(still.value, following.value, rtol=1e-9, atol=0)
@@ -146,7 +146,7 @@ def test_default_accuracy_is_within_the_solver_s_tolerance():
     x, y = mutag.chains[36], mutag.chains[77]
     for rtol in (1e-3, 1e-4, 1e-6):
         solution = discounted_wl(
-            x, y, costs.ZeroOne(), delta=0.2, epsilon=0.01, solver=PolicyIteration(rtol=rtol)
+            x, y, costs.ZeroOne(), delta=0.2, epsilon=0.01, rtol=rtol
         )
         found = explain(solution)
         assert abs(found.contributions.sum() + found.entropy - found.value) <= rtol
@@ -154,7 +154,7 @@ def test_default_accuracy_is_within_the_solver_s_tolerance():
 
 def test_float32_is_explained_in_float64():
     x, y = (MarkovChain.from_transitions((w / w.sum(1, keepdim=True)).float()) for w in (weights(4, 0), weights(5, 1)))
-    solution = discounted_wl(x, y, cost_matrix(4, 5).float(), delta=0.3, epsilon=0.05, solver=SOLVER)
+    solution = discounted_wl(x, y, cost_matrix(4, 5).float(), delta=0.3, epsilon=0.05, **ACCURACY)
     found = explain(solution)
     for name in ("value", "entropy", "contributions", "alignment", "transition_x", "transition_y"):
         assert getattr(found, name).dtype == torch.float64
@@ -292,12 +292,12 @@ def test_k_must_be_a_positive_integer(molecules, k):
 
 def test_what_cannot_be_explained_is_refused():
     x, y, cost = walk(weights(4, 0)), walk(weights(5, 1)), cost_matrix(4, 5)
-    with pytest.raises(TypeError, match=r"solution: expected what discounted_wl returns, got float"):
+    with pytest.raises(TypeError, match=r"solution: expected what discounted_wl of depth infinity returns, got float"):
         explain(0.3)
     plain = markovot.transport_cost(x.initial, y.initial, cost, epsilon=0.1)
-    with pytest.raises(TypeError, match=r"got Solution\. Distances without their couplings"):
+    with pytest.raises(TypeError, match=r"got Solution\. Other distances cannot be explained"):
         explain(plain)
-    with pytest.raises(TypeError, match=r"solution: it is of a finite horizon .* depth infinity"):
+    with pytest.raises(TypeError, match=r"solution: .* depth infinity returns, got HorizonSolution"):
         explain(discounted_wl(x, y, cost, delta=0.3, epsilon=0.05, depth=3))
     batch = MarkovChain.stack([x, x])
     with pytest.raises(ValueError, match=r"batch of shape \(2,\)\. Solve the one pair alone, .* x\[i\] and y\[j\]"):
@@ -321,7 +321,7 @@ def test_a_distance_that_is_no_number_is_refused(value):
 def test_an_unfinished_solution_is_explained_as_it_stands():
     x, y = walk(weights(4, 0)), walk(weights(5, 1))
     solution = discounted_wl(
-        x, y, cost_matrix(4, 5), delta=0.3, epsilon=0.05, solver=PolicyIteration(rtol=1e-12, max_iter=2), throw=False
+        x, y, cost_matrix(4, 5), delta=0.3, epsilon=0.05, rtol=1e-12, max_iter=2, throw=False
     )
     found = explain(solution)
     gap = abs(found.contributions.sum() + found.entropy - found.value)

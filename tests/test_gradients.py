@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import markovot
-from markovot import MarkovChain, PolicyIteration, ValueIteration
+from markovot import MarkovChain
 from markovot.transport import engines
 from oracles import (
     FIELDS,
@@ -23,7 +23,7 @@ from oracles import (
     stationary,
     unrolled,
 )
-from solving import DENSE, MIXED, SPARSE, chain, gradients, solve, solve_tensors
+from solving import DENSE, MIXED, SPARSE, chain, gradients, solve, solve_tensors, value_iteration
 
 LAWS = ("A", "B", "nu", "mu")  # inputs that live on simplices
 CASES = {
@@ -34,7 +34,7 @@ CASES = {
     "mixed the other way": ({"n": 5, "m": 3, "degrees": (2, None)}, ("sparse", "dense")),
     "one state": ({"n": 1, "m": 4}, DENSE),
 }
-EXACT = PolicyIteration(rtol=1e-12)
+EXACT = {"rtol": 1e-12}
 
 
 def problem_of(case: str, **options: float) -> Problem:
@@ -152,7 +152,7 @@ def test_gradients_equal_differences_of_the_value_in_hard_corners(case: str, del
 
 
 def _solved_values(problem: Problem, layouts: tuple[str, str], name: str, x: np.ndarray) -> float:
-    return solve(replace(problem, **{name: x if x.ndim else float(x)}), layouts, solver=EXACT).value.item()
+    return solve(replace(problem, **{name: x if x.ndim else float(x)}), layouts, **EXACT).value.item()
 
 
 @pytest.mark.parametrize("case", ["rectangular", "sparse"])
@@ -161,7 +161,7 @@ def test_gradients_of_the_cost_to_go(case: str) -> None:
     rng = np.random.default_rng(21)
     weights = rng.normal(size=problem.D.shape)
     leaves = {name: value.requires_grad_() for name, value in problem.tensors().items()}
-    solution = solve_tensors(leaves, layouts, solver=PolicyIteration(rtol=1e-11))
+    solution = solve_tensors(leaves, layouts, rtol=1e-11)
     (torch.tensor(weights) * solution.cost_to_go).sum().backward()
     masks = stored(problem, layouts)
     for name in ("A", "B", "D", "delta", "epsilon"):
@@ -218,7 +218,7 @@ def test_gradients_of_a_broadcast_batch_are_sums_of_those_alone(layouts: tuple[s
     y = chain(leaves[0]["B"], leaves[0]["mu"], layouts[1])
     cost = torch.stack([leaf["D"] for leaf in leaves])[:, None]
     delta, epsilon = leaves[0]["delta"], leaves[0]["epsilon"]
-    found = markovot.discounted_wl(x, y, cost, delta=delta, epsilon=epsilon, solver=PolicyIteration(rtol=1e-11))
+    found = markovot.discounted_wl(x, y, cost, delta=delta, epsilon=epsilon, rtol=1e-11)
     (weights * found.value).sum().backward()
 
     expected = {name: [torch.zeros_like(leaf[name]) for leaf in leaves] for name in FIELDS}
@@ -240,7 +240,7 @@ def test_dense_batch_with_broadcast_laws_and_parameters() -> None:
     inputs: dict[str, Tensor] = problem.tensors() | {"A": rows}
     inputs["nu"] = inputs["nu"].expand(3, 3)
     inputs["delta"] = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64, requires_grad=True)
-    solve_tensors(inputs, solver=PolicyIteration(rtol=1e-11)).value.sum().backward()
+    solve_tensors(inputs, rtol=1e-11).value.sum().backward()
     for item in range(3):
         alone = replace(problem, A=rows[item].detach().numpy(), delta=inputs["delta"][item].item())
         expected = gradients(alone, names=("A", "delta"))
@@ -278,9 +278,9 @@ def test_gradient_of_features_through_a_cost_object() -> None:
     inputs = problem.tensors()
     x = MarkovChain.from_transitions(inputs["A"], initial=inputs["nu"], features=fx)
     y = MarkovChain.from_transitions(inputs["B"], initial=inputs["mu"], features=fy)
-    solver = PolicyIteration(rtol=1e-11)
+    accuracy = {"rtol": 1e-11}
     markovot.discounted_wl(
-        x, y, markovot.costs.SquaredEuclidean(), delta=0.3, epsilon=0.1, solver=solver
+        x, y, markovot.costs.SquaredEuclidean(), delta=0.3, epsilon=0.1, **accuracy
     ).value.backward()
     cost = (fx.detach()[:, None] - fy[None]).square().sum(-1)
     weights = gradients(replace(problem, D=cost.numpy()), names=("D",))["D"]
@@ -291,7 +291,8 @@ def test_gradient_of_features_through_a_cost_object() -> None:
 def test_value_iteration_gives_the_same_gradients() -> None:
     problem = random_problem(17, delta=0.4)
     leaves = {name: value.requires_grad_() for name, value in problem.tensors().items()}
-    solve_tensors(leaves, solver=ValueIteration(rtol=1e-10, max_iter=500)).value.backward()
+    with value_iteration():
+        solve_tensors(leaves, rtol=1e-10, max_iter=500).value.backward()
     expected = gradients(problem)
     for name in FIELDS:
         assert_same_gradient(leaves[name].grad, expected[name], name, None, 1e-7)
@@ -307,7 +308,7 @@ def test_default_tolerance_gives_useful_gradients() -> None:
 def test_single_precision_gradients_keep_their_type() -> None:
     problem = random_problem(20)
     leaves = {name: value.float().requires_grad_() for name, value in problem.tensors().items()}
-    solve_tensors(leaves, solver=PolicyIteration(rtol=1e-5)).value.backward()
+    solve_tensors(leaves, rtol=1e-5).value.backward()
     expected = gradients(problem)
     for name in FIELDS:
         assert leaves[name].grad.dtype == torch.float32

@@ -8,7 +8,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
-from markovot import PolicyIteration, Status, costs, datasets
+from markovot import Status, costs, datasets
 from markovot.analysis.groups import GroupComparison, compare_groups
 from markovot.pairwise import PairwiseSolution, distance_matrix
 
@@ -265,7 +265,7 @@ def test_distances_of_chains_are_taken_with_their_status():
     assert found == compare_groups(solution.value, targets, permutations=99)
     assert_allclose(found.pseudo_f, pseudo_f(solution.value, targets.tolist(), 2), rtol=1e-10)
 
-    hasty = distance_matrix(chains, **problem, solver=PolicyIteration(max_iter=3, rtol=1e-14), throw=False)
+    hasty = distance_matrix(chains, **problem, max_iter=3, rtol=1e-14, throw=False)
     assert isinstance(hasty, PairwiseSolution)
     number = int((hasty.status != Status.CONVERGED).sum())
     assert number > 0

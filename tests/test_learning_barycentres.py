@@ -203,7 +203,6 @@ def test_starts_are_near_the_counted_steps():
 
 # --- failures
 def test_names_the_step_that_failed():
-    from markovot import PolicyIteration
 
     with pytest.raises(TrainingError, match="step 0 of the training failed"):
         barycentre(
@@ -211,7 +210,7 @@ def test_names_the_step_that_failed():
             3,
             cost=costs.Euclidean(),
             delta=0.01,
-            solver=PolicyIteration(rtol=1e-12, max_iter=1),
+            rtol=1e-12, max_iter=1,
             training=quick(3),
         )
 

@@ -13,7 +13,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch.testing import assert_close
 
-from markovot import ChainSolution, MarkovChain, PolicyIteration, SolveError, ValueIteration, costs, discounted_wl
+from markovot import ChainSolution, MarkovChain, SolveError, costs, discounted_wl
 from markovot.learning import DiscountedWLLoss, LabelledChain, TransitionMatrix
 
 SETTING = {"delta": 0.3, "epsilon": 0.1}
@@ -74,18 +74,19 @@ def test_one_chain_against_many_as_for_a_barycentre() -> None:
     assert_close(found, values_alone([chain] * 3).mean(), rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("what", ["epsilon", "delta", "solver", "cost"])
+@pytest.mark.parametrize("what", ["epsilon", "delta", "rtol", "max_iter", "cost"])
 def test_every_setting_is_passed_on(what: str) -> None:
     other = {
         "epsilon": 0.5,
         "delta": 0.9,
-        "solver": ValueIteration(rtol=1e-2, max_iter=2000),
+        "rtol": 1e-2,
+        "max_iter": 50,
         "cost": costs.Euclidean(),
     }[what]
     setting = {"cost": costs.SquaredEuclidean(), **SETTING, what: other}
     chain = model()()
     assert_close(make(**{what: other})(chain, TARGETS[0]), discounted_wl(chain, TARGETS[0], **setting).value)
-    if what != "solver":
+    if what not in ("rtol", "max_iter"):
         default = make()(chain, TARGETS[0])
         assert float((default - discounted_wl(chain, TARGETS[0], **setting).value).detach().abs()) > 1e-3
 
@@ -118,7 +119,7 @@ def test_a_single_state_learns_the_mean_of_the_features_it_meets(optimiser: str)
     weights = 0.3 * torch.linalg.solve(steps, nu)
     wanted = weights @ target.features
     module = model(1)
-    train(module, make(solver=PolicyIteration(rtol=1e-10)), target, optimiser)
+    train(module, make(rtol=1e-10), target, optimiser)
     assert_close(module.features.detach()[0], wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -129,7 +130,7 @@ def test_transition_probabilities_reach_the_optimum(optimiser: str) -> None:
 
     cost = 1 - torch.eye(2, dtype=torch.float64)
     target = MarkovChain.from_transitions(flip(0.2))
-    setting = {"cost": cost, "delta": 0.3, "epsilon": 0.2, "solver": PolicyIteration(rtol=1e-12)}
+    setting = {"cost": cost, "delta": 0.3, "epsilon": 0.2, "rtol": 1e-12}
     # The problem is the same with both states exchanged, so the least value is found among such chains.
     best = minimize_scalar(
         lambda stay: discounted_wl(flip(stay), target, **setting).value.item(), bounds=(0.01, 0.99), method="bounded",
@@ -188,8 +189,8 @@ def count_sweeps(loss: DiscountedWLLoss, x: object, y: object) -> int:
 
 def test_a_warm_start_saves_sweeps_and_evaluation_has_none() -> None:
     chain = model()()
-    solver = PolicyIteration(rtol=1e-9)
-    loss, cold = make(solver=solver, epsilon=0.01), make(solver=solver, epsilon=0.01, warm_start=False)
+    accuracy = {"rtol": 1e-9}
+    loss, cold = make(**accuracy, epsilon=0.01), make(**accuracy, epsilon=0.01, warm_start=False)
     first = count_sweeps(loss, chain, TARGETS)
     assert count_sweeps(loss, chain, TARGETS) < first
     assert [count_sweeps(cold, chain, TARGETS) for _ in range(2)] == [first, first]
@@ -294,7 +295,7 @@ def test_solvers_are_freed_without_the_garbage_collector() -> None:
     try:
         for _ in range(5):
             loss(module(), TARGETS[0]).backward()
-            solvers.append(weakref.ref(loss.last._details.solved))
+            solvers.append(weakref.ref(loss.last.details.solved))
         assert [solver() is None for solver in solvers] == [True] * 4 + [False]
     finally:
         gc.enable()
@@ -348,17 +349,17 @@ def test_a_failed_solve_names_the_item_and_leaves_no_start() -> None:
     one_state = MarkovChain.from_transitions(torch.ones(1, 1, dtype=torch.float64), features=torch.zeros(1, 2).double())
     chain = model()()
     problem = [chain, one_state, chain], targets
-    loss.solver = PolicyIteration(max_iter=2)
+    loss.rtol, loss.max_iter = 1e-4, 2
     with pytest.raises(SolveError, match="2 items \\(0, 2\\) did not converge: after 2 iterations") as caught:
         loss(*problem)
     assert caught.value.solution.value.shape == (3,)
-    loss.solver = PolicyIteration(rtol=1e-9)
+    loss.rtol, loss.max_iter = 1e-9, 100
     loss(*problem)
-    loss.solver = PolicyIteration(rtol=1e-12, max_iter=1)
+    loss.rtol, loss.max_iter = 1e-12, 1
     with pytest.raises(SolveError, match="did not converge"):
         loss([model(seed=1)(), one_state, chain], targets)
-    loss.solver = PolicyIteration(rtol=1e-9)
-    cold = discounted_wl(problem[0], problem[1], costs.SquaredEuclidean(), solver=loss.solver, **setting)
+    loss.rtol, loss.max_iter = 1e-9, 100
+    cold = discounted_wl(problem[0], problem[1], costs.SquaredEuclidean(), rtol=1e-9, **setting)
     assert count_sweeps(loss, *problem) == int(cold.num_iter.sum())
     assert count_sweeps(loss, *problem) < int(cold.num_iter.sum())
 
@@ -389,7 +390,7 @@ def test_spoilt_costs_and_large_features() -> None:
 
 REFUSED = {
     "reduction": ({"reduction": "median"}, ValueError, "reduction: 'median' is not one of 'mean', 'sum', 'none'"),
-    "solver": ({"solver": "fast"}, TypeError, "solver: expected an object such as PolicyIteration"),
+    "rtol": ({"rtol": "fine"}, TypeError, "rtol: expected a number, got str"),
     "delta": ({"delta": 0.0}, ValueError, r"delta: 0 is outside \(0, 1\]"),
     "epsilon": ({"epsilon": -1.0}, ValueError, "epsilon: -1 is not a finite number"),
     "cost": ({"cost": "euclidean"}, TypeError, r"cost: expected a cost such as costs\.Euclidean\(\), .* got str"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from markovot import MarkovChain, PolicyIteration, discounted_wl, stationary_distribution
+from markovot import MarkovChain, discounted_wl, stationary_distribution
 from markovot.costs import Euclidean, ZeroOne
 from markovot.learning import LabelledChain, TransitionMatrix
 from markovot.learning.parameters import INITIAL_SCALE
@@ -436,8 +436,8 @@ def test_the_gradient_of_the_distance_in_all_parameters(initial: str) -> None:
 
     def value(*tensors: torch.Tensor) -> torch.Tensor:
         chain = torch.func.functional_call(module, dict(zip(names, tensors, strict=True)))
-        solver = PolicyIteration(rtol=1e-11)
-        return discounted_wl(chain, TARGET, Euclidean(), delta=0.3, epsilon=0.2, solver=solver).value
+        accuracy = {"rtol": 1e-11}
+        return discounted_wl(chain, TARGET, Euclidean(), delta=0.3, epsilon=0.2, **accuracy).value
 
     torch.autograd.gradcheck(
         value, tuple(p.detach().clone().requires_grad_() for p in module.parameters()), eps=1e-5, atol=1e-6

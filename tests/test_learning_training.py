@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from markovot import MarkovChain, PolicyIteration, SolveError, costs, discounted_wl
+from markovot import MarkovChain, SolveError, costs, discounted_wl
 from markovot.learning.history import History
 from markovot.learning.parameters import LabelledChain
 from markovot.learning.training import EVERY, Training, TrainingError, minimise
@@ -46,8 +46,8 @@ def ring(n):
 class Distance:
     """An objective as users write it: the distance to a chain, with warm starts."""
 
-    def __init__(self, target, solver=None):
-        self.target, self.solver, self.last, self.cold = target, solver or PolicyIteration(), None, 0
+    def __init__(self, target, **accuracy):
+        self.target, self.accuracy, self.last, self.cold = target, accuracy, None, 0
 
     def reset(self):
         self.last = None
@@ -55,7 +55,7 @@ class Distance:
     def __call__(self, module):
         self.cold += self.last is None
         solution = discounted_wl(
-            module(), self.target, costs.Euclidean(), delta=0.5, epsilon=0.05, solver=self.solver, init=self.last
+            module(), self.target, costs.Euclidean(), delta=0.5, epsilon=0.05, init=self.last, **self.accuracy
         )
         self.last = solution
         return solution.value, solution
@@ -392,9 +392,9 @@ def test_names_the_parameter_that_has_run_away():
 def test_a_failed_solve_is_told_with_its_step_and_its_solution():
     def wrong(module):
         x = MarkovChain(module.point.expand(2, 3, 3).softmax(-1), initial="uniform")
-        solver = PolicyIteration(rtol=1e-12, max_iter=1)
+        accuracy = {"rtol": 1e-12, "max_iter": 1}
         cost = torch.arange(9, dtype=DOUBLE).view(3, 3)
-        return discounted_wl(x, x, cost, delta=0.01, epsilon=0.01, solver=solver).value.sum()
+        return discounted_wl(x, x, cost, delta=0.01, epsilon=0.01, **accuracy).value.sum()
 
     start = torch.eye(3, dtype=DOUBLE)
     with pytest.raises(TrainingError, match=r"step 1 of the training failed: 2 items \(0, 1\) did not") as caught:

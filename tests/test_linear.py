@@ -46,7 +46,7 @@ def test_compiled_breakdowns_start_the_recurrence_anew() -> None:
         chains = [MarkovChain.from_transitions(r / r.sum(1, keepdim=True), initial="uniform") for r in rows]
         cost = torch.rand(3, 4, dtype=torch.float64, generator=generator)
         solution = markovot.discounted_wl(*chains, cost, delta=0.1, epsilon=0.05)
-        solved = solution._details.solved
+        solved = solution.details.solved
         tolerance, active = torch.full((1,), 1e-13, dtype=torch.float64), torch.ones(1, dtype=torch.bool)
         found = solved.bellman.engine.solve(
             solved.outer.plan, solved.inputs.discount, tolerance, active, transpose=True, max_iter=300

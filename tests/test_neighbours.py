@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from markovot import MarkovChain, PolicyIteration, SolveError, Status, costs
+from markovot import MarkovChain, SolveError, Status, costs
 from markovot.datasets import load_mutag
 from markovot.pairwise import distance_matrix, nearest_neighbours, neighbours
 from markovot.transport.compiled import pairs
@@ -128,9 +128,9 @@ def test_invalid_chains_are_named_and_nobodys_neighbours(molecules):
 
 
 def test_what_did_not_converge_is_told(molecules):
-    solver = PolicyIteration(rtol=1e-9, max_iter=1)
+    accuracy = {"rtol": 1e-9, "max_iter": 1}
     with pytest.raises(SolveError, match=r"5 distances did not converge; the first, of query 0 and reference \d"):
-        nearest_neighbours(molecules[:5], solver=solver, **SETTING)
+        nearest_neighbours(molecules[:5], **accuracy, **SETTING)
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 import markovot
-from markovot import MarkovChain, PolicyIteration
+from markovot import MarkovChain
 from markovot.transport.single import COMPILED_STATES
 
 ROUNDING = 1e-14
-COARSE = PolicyIteration(rtol=1e-2)
+COARSE = {"rtol": 1e-2}
 
 
 def rows(n: int, seed: int, share: float = 1.0) -> Tensor:
@@ -29,8 +29,8 @@ def test_couplings_of_coarse_solves_have_their_marginals(epsilon, layout):
         y = MarkovChain.from_transitions(b, initial="uniform")
         cost = torch.rand(n, m, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
         found = [
-            markovot.discounted_wl(x, y, cost, delta=0.1, epsilon=epsilon, solver=COARSE),
-            markovot.wl(x, y, cost, depth=2, epsilon=epsilon, solver=COARSE),
+            markovot.discounted_wl(x, y, cost, delta=0.1, epsilon=epsilon, **COARSE),
+            markovot.wl(x, y, cost, depth=2, epsilon=epsilon, **COARSE),
             markovot.optimal_transition_coupling(x, y, cost, epsilon=epsilon, rtol=1e-2),
         ]
         for solution in found:
@@ -70,7 +70,7 @@ def test_items_of_padded_batches_have_their_marginals():
     xs, ys = made
     cost = torch.rand(2, 5, 6, dtype=torch.float64, generator=torch.Generator())
     x, y = MarkovChain.stack(xs), MarkovChain.stack(ys)
-    found = markovot.discounted_wl(x, y, cost, delta=0.1, epsilon=0.02, solver=COARSE)
+    found = markovot.discounted_wl(x, y, cost, delta=0.1, epsilon=0.02, **COARSE)
     for item, (n, m) in enumerate([(3, 6), (5, 2)]):
         whole = found.transition_coupling(item).toarray().reshape(5, 6, 5, 6)[:n, :m]
         a, b = xs[item].transition[:, None].expand(n, m, n), ys[item].transition[None].expand(n, m, m)

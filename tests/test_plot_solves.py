@@ -7,11 +7,11 @@ import pytest
 import torch
 from matplotlib.colors import to_hex, to_rgb
 
-from markovot import MarkovChain, PolicyIteration, Status, ValueIteration, costs, discounted_wl, plot
+from markovot import MarkovChain, Status, costs, discounted_wl, plot
 from markovot.analysis.explain import explain
 from markovot.datasets import load_mutag
 from markovot.plot import common
-from markovot.plot.convergence import SOLVERS
+from solving import value_iteration
 
 X = torch.tensor([[0.8, 0.2, 0.0], [0.1, 0.6, 0.3], [0.0, 0.5, 0.5]], dtype=torch.float64)
 Y = torch.tensor([[0.5, 0.5], [0.3, 0.7]], dtype=torch.float64)
@@ -19,25 +19,26 @@ COST = torch.tensor([[0.0, 1.0], [1.0, 0.2], [0.4, 2.0]], dtype=torch.float64)
 PROBLEM = {"delta": 0.2, "epsilon": 0.05}
 
 
-def bound(solver):
-    return float(discounted_wl(X, Y, COST, **PROBLEM, solver=solver, throw=False).error_bound)
+def bound(**accuracy):
+    return float(discounted_wl(X, Y, COST, **PROBLEM, **accuracy, throw=False).error_bound)
 
 
 # --- convergence
 
 
 def test_history_is_what_solves_of_so_many_sweeps_certify():
-    history = plot.error_history(X, Y, COST, **PROBLEM, solver=PolicyIteration(rtol=1e-9))
+    history = plot.error_history(X, Y, COST, **PROBLEM, rtol=1e-9)
     assert history.num_iter.tolist() == list(range(1, len(history.num_iter) + 1))
-    expected = [bound(PolicyIteration(rtol=1e-9, max_iter=k)) for k in history.num_iter.tolist()]
+    expected = [bound(rtol=1e-9, max_iter=k) for k in history.num_iter.tolist()]
     np.testing.assert_array_equal(history.error_bound, expected)
     assert history.error_bound[-1] <= 1e-9 * 2.0 < history.error_bound[-2]
     assert (np.diff(history.error_bound) < 0).all()
 
 
 def test_long_histories_are_sampled_and_end_where_the_solver_does():
-    history = plot.error_history(X, Y, COST, **PROBLEM, solver=ValueIteration(rtol=1e-9))
-    whole = discounted_wl(X, Y, COST, **PROBLEM, solver=ValueIteration(rtol=1e-9))
+    with value_iteration():
+        history = plot.error_history(X, Y, COST, **PROBLEM, rtol=1e-9, max_iter=1000)
+        whole = discounted_wl(X, Y, COST, **PROBLEM, rtol=1e-9, max_iter=1000)
     assert history.num_iter[-1] == int(whole.num_iter) > 30
     assert history.error_bound[-1] == float(whole.error_bound)
     assert history.num_iter[:12].tolist() == list(range(1, 13))
@@ -47,59 +48,58 @@ def test_long_histories_are_sampled_and_end_where_the_solver_does():
 
 @pytest.mark.parametrize("max_iter", [1, 5, 14])
 def test_a_history_ends_at_the_solver_s_last_sweep(max_iter):
-    history = plot.error_history(X, Y, COST, **PROBLEM, solver=ValueIteration(rtol=1e-9, max_iter=max_iter))
+    with value_iteration():
+        history = plot.error_history(X, Y, COST, **PROBLEM, rtol=1e-9, max_iter=max_iter)
+        assert history.error_bound[-1] == bound(rtol=1e-9, max_iter=max_iter)
     assert history.num_iter[-1] == max_iter
-    assert history.error_bound[-1] == bound(ValueIteration(rtol=1e-9, max_iter=max_iter))
 
 
 def test_a_solver_that_stalls_ends_its_history(monkeypatch):
     asked = []
 
-    def counted(*arguments, solver, **options):
-        asked.append(solver.max_iter)
-        return discounted_wl(*arguments, solver=solver, **options)
+    def counted(*arguments, max_iter, **options):
+        asked.append(max_iter)
+        return discounted_wl(*arguments, max_iter=max_iter, **options)
 
     monkeypatch.setattr(sys.modules["markovot.plot.convergence"], "discounted_wl", counted)
     # No solver reaches 1e-17 of the range of the cost in float64.
-    history = plot.error_history(X, Y, COST, **PROBLEM, solver=PolicyIteration(rtol=1e-17))
-    whole = discounted_wl(X, Y, COST, **PROBLEM, solver=PolicyIteration(rtol=1e-17), throw=False)
+    history = plot.error_history(X, Y, COST, **PROBLEM, rtol=1e-17)
+    whole = discounted_wl(X, Y, COST, **PROBLEM, rtol=1e-17, throw=False)
     assert whole.status is Status.STALLED
     assert history.num_iter.tolist() == list(range(1, int(whole.num_iter) + 1))
     assert asked == [*history.num_iter.tolist(), int(whole.num_iter) + 1]  # one more, to see that it stalled
     assert history.error_bound[-1] == float(whole.error_bound) < 1e-10
 
 
-def test_each_solver_is_a_line(figure_axes):
+def test_the_history_is_a_line_beside_the_rate(figure_axes):
     axes = plot.convergence(X, Y, COST, **PROBLEM, title="T", ax=figure_axes())
-    *lines, rate = axes.lines
-    assert [line.get_label() for line in lines] == list(SOLVERS)
-    for line, solver in zip(lines, SOLVERS.values(), strict=True):
-        history = plot.error_history(X, Y, COST, **PROBLEM, solver=solver)
-        np.testing.assert_array_equal(line.get_xdata(), history.num_iter)
-        np.testing.assert_array_equal(line.get_ydata(), history.error_bound)
+    line, rate = axes.lines
+    history = plot.error_history(X, Y, COST, **PROBLEM)
+    np.testing.assert_array_equal(line.get_xdata(), history.num_iter)
+    np.testing.assert_array_equal(line.get_ydata(), history.error_bound)
+    assert line.get_label() == "certified error"
     assert axes.get_yscale() == "log"
     assert axes.get_title() == "T"
     assert rate.get_label() == "factor 1 − δ a sweep"
     x, y = rate.get_xdata(), rate.get_ydata()
     np.testing.assert_allclose(np.diff(np.log(y)) / np.diff(x), np.log(0.8))
-    assert y[0] == lines[1].get_ydata()[0]
+    assert y[0] == line.get_ydata()[0]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [line.get_label() for line in axes.lines]
 
 
-def test_the_solvers_shown_are_those_asked_for(figure_axes):
-    asked = {"rough": PolicyIteration(rtol=1e-3), "fine": PolicyIteration(rtol=1e-8)}
-    axes = plot.convergence(X, Y, COST, **PROBLEM, solvers=asked, ax=figure_axes())
-    assert [line.get_label() for line in axes.lines][:2] == ["rough", "fine"]
-    assert len(axes.lines[0].get_xdata()) < len(axes.lines[1].get_xdata()) <= 30
-    assert axes.get_xscale() == "linear"
-    slow = plot.convergence(X, Y, COST, **PROBLEM, solvers={"slow": ValueIteration(rtol=1e-8)}, ax=figure_axes())
+def test_the_line_ends_at_the_accuracy_that_is_asked_for(figure_axes):
+    rough, fine = (plot.convergence(X, Y, COST, **PROBLEM, rtol=rtol, ax=figure_axes()) for rtol in (1e-3, 1e-8))
+    assert len(rough.lines[0].get_xdata()) < len(fine.lines[0].get_xdata()) <= 30
+    assert fine.get_xscale() == "linear"
+    with value_iteration():
+        slow = plot.convergence(X, Y, COST, **PROBLEM, rtol=1e-8, max_iter=1000, ax=figure_axes())
     assert slow.get_xscale() == "log"
 
 
 def test_a_solve_of_one_sweep_has_a_point_and_no_rate(figure_axes):
     axes = plot.convergence(X, Y, COST, delta=1.0, epsilon=0.05, ax=figure_axes())
     assert {len(line.get_xdata()) for line in axes.lines} == {1}
-    assert len(axes.lines) == len(SOLVERS)
+    assert len(axes.lines) == 1
 
 
 def test_an_error_of_zero_has_a_place_on_the_axis(figure_axes):
@@ -115,16 +115,14 @@ def test_chains_that_require_gradients_are_solved_without(figure_axes):
     other = MarkovChain.from_transitions(Y, features=[0.0, 1.0])
     history = plot.error_history(chain, other, costs.AbsoluteDifference(), **PROBLEM)
     plain = discounted_wl(
-        chain.detach(), other, costs.AbsoluteDifference(), **PROBLEM, solver=PolicyIteration(rtol=1e-10)
+        chain.detach(), other, costs.AbsoluteDifference(), **PROBLEM, rtol=1e-10
     )
     assert history.num_iter[-1] == int(plain.num_iter)  # not a step more, which gradients would take
 
 
 def test_bad_solves_are_refused(figure_axes):
-    with pytest.raises(ValueError, match=r"solvers must name at least one solver"):
-        plot.convergence(X, Y, COST, **PROBLEM, solvers={}, ax=figure_axes())
-    with pytest.raises(TypeError, match=r"solvers\[.best.\]: expected a solver, such as PolicyIteration"):
-        plot.convergence(X, Y, COST, **PROBLEM, solvers={"best": "newton"}, ax=figure_axes())
+    with pytest.raises(ValueError, match=r"rtol: 0 is not between 0 and 1"):
+        plot.convergence(X, Y, COST, **PROBLEM, rtol=0.0, ax=figure_axes())
     with pytest.raises(ValueError, match=r"y must be a single chain; got a batch of shape \(1,\)"):
         plot.error_history(X, Y[None], COST, **PROBLEM)
     with pytest.raises(ValueError, match=r"x must be a single chain; got a batch of shape \(2,\)"):
@@ -228,7 +226,7 @@ def test_what_takes_away_has_a_colour_of_its_own(figure_axes):
 
 
 def test_only_explanations_are_explained():
-    with pytest.raises(TypeError, match=r"explanation: expected what markovot\.explain\.explain returns, got float"):
+    with pytest.raises(TypeError, match=r"explanation: expected what markovot\.analysis\.explain\.explain .*got float"):
         plot.explanation(0.2)
 
 

@@ -43,7 +43,7 @@ def test_the_transpose_is_the_adjoint(kind: str, stored: bool, monkeypatch: pyte
     y = MarkovChain.stack([parts[0][1], smaller, parts[1][1]])
     solution = markovot.discounted_wl(x, y, parts[0][2], delta=0.3, epsilon=0.1)
     generator = torch.Generator().manual_seed(2)
-    for solved in solution._details.answer.solved:
+    for solved in solution.details.answer.solved:
         engine, shape = solved.bellman.engine, solved.cost_to_go.shape
         assert isinstance(engine, entropic.CompiledEngine)
         real = torch.ones(shape, dtype=torch.bool) if solved.problem.mask is None else solved.problem.mask

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import markovot
-from markovot import MarkovChain, PolicyIteration, Solution
+from markovot import MarkovChain, Solution
 from oracles import FIELDS, Problem, centred, random_problem
 from solving import DENSE, MIXED, SPARSE, chain, gradients, solve
 
 RTOL = 1e-8
-SOLVER = PolicyIteration(rtol=RTOL)
+ACCURACY = {"rtol": RTOL}
 quick = settings(max_examples=20, deadline=None, derandomize=True)
 seeds, layouts = st.integers(0, 2**20), st.sampled_from([DENSE, SPARSE, MIXED])
 
@@ -122,8 +122,8 @@ def test_padded_equals_alone_with_gradients(seed: int, layouts: tuple[str, str])
     cost = torch.full((3, *sizes.max(0).tolist()), 77.0, dtype=torch.float64)
     for k, (leaf, (n, m)) in enumerate(zip(leaves, sizes, strict=True)):
         cost[k, :n, :m] = leaf["D"]
-    solver = PolicyIteration(rtol=1e-11)
-    found = markovot.discounted_wl(x, y, cost, delta=0.2, epsilon=0.05, solver=solver)
+    accuracy = {"rtol": 1e-11}
+    found = markovot.discounted_wl(x, y, cost, delta=0.2, epsilon=0.05, **accuracy)
     found.value.sum().backward()
     for k, (part, leaf) in enumerate(zip(parts, leaves, strict=True)):
         alone = solve(part, layouts, rtol=1e-11)
@@ -177,7 +177,7 @@ def threads(count: int) -> Iterator[None]:
 def bits(problem: Problem, layouts: tuple[str, str]) -> list[Tensor]:
     leaves = differentiable(problem)
     x, y = chain(leaves["A"], leaves["nu"], layouts[0]), chain(leaves["B"], leaves["mu"], layouts[1])
-    found = markovot.discounted_wl(x, y, leaves["D"], delta=leaves["delta"], epsilon=leaves["epsilon"], solver=SOLVER)
+    found = markovot.discounted_wl(x, y, leaves["D"], delta=leaves["delta"], epsilon=leaves["epsilon"], **ACCURACY)
     found.value.backward()
     return [
         found.value.detach(),

@@ -167,13 +167,13 @@ def test_no_distance_leaves_the_range_of_its_costs():
 
 def test_the_error_of_costs_to_go_holds_for_all_of_them():
     coarse, fine = (
-        markovot.discounted_wl(A, B, D, delta=0.1, epsilon=0.05, solver=markovot.PolicyIteration(rtol=rtol))
+        markovot.discounted_wl(A, B, D, delta=0.1, epsilon=0.05, rtol=rtol)
         for rtol in (1e-2, 1e-11)
     )
     worst = float((coarse.cost_to_go - fine.cost_to_go).abs().max())
     assert worst <= coarse.cost_to_go_error + fine.cost_to_go_error
     levels = [
-        markovot.wl(A, B, D, depth=4, epsilon=0.05, solver=markovot.PolicyIteration(rtol=rtol))
+        markovot.wl(A, B, D, depth=4, epsilon=0.05, rtol=rtol)
         for rtol in (1e-2, 1e-11)
     ]
     worst = float((levels[0].cost_to_go - levels[1].cost_to_go).abs().max())

@@ -10,7 +10,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 import markovot
-from markovot import MarkovChain, PolicyIteration, SolveError, Status, costs, datasets, pairwise
+from markovot import MarkovChain, SolveError, Status, costs, datasets, pairwise
 from markovot.analysis import similarity
 
 pytest.importorskip("sklearn")
@@ -88,7 +88,7 @@ def indefinite(n: int = 12, seed: int = 3) -> np.ndarray:
         {"delta": 0.5},
         {"epsilon": 0.1},
         {"debiased": True, "epsilon": 0.05},
-        {"solver": PolicyIteration(rtol=1e-8)},
+        {"rtol": 1e-8},
         {"cost": costs.AbsoluteDifference(), "delta": 0.9},
     ],
 )
@@ -118,7 +118,7 @@ def test_entries_are_distances_between_new_and_fitted_chains(mutag, options):
     solution = estimator.solve(chains[3:])
     assert_array_equal(np.maximum(solution.value, 0.0), found)
     assert solution.error_bound.shape == solution.status.shape == (2, 3)
-    assert solution.error_bound.max() <= (1e-8 if "solver" in options else 2e-4 * (4 if "cost" in options else 1))
+    assert solution.error_bound.max() <= (1e-8 if "rtol" in options else 2e-4 * (4 if "cost" in options else 1))
 
 
 def test_fit_transform_is_the_symmetric_matrix_and_solves_each_pair_once(mutag, solved):
@@ -152,7 +152,7 @@ def test_transform_changes_nothing_whether_it_succeeds_or_fails(mutag):
         assert vars(estimator).keys() == before.keys()
         assert all(vars(estimator)[name] is part for name, part in before.items())
     assert estimator.error_bound_.shape == (3, 3)
-    estimator.set_params(solver=PolicyIteration(max_iter=1, rtol=1e-12))
+    estimator.set_params(max_iter=1, rtol=1e-12)
     with pytest.raises(SolveError):
         estimator.transform(mutag[0][3:5])
     assert_array_equal(estimator.error_bound_, before["error_bound_"])
@@ -239,10 +239,10 @@ def test_an_unfitted_estimator_says_so(mutag, distances):
 
 
 def test_pairs_that_do_not_converge_are_an_error_or_a_warning(mutag):
-    hasty = PolicyIteration(max_iter=1, rtol=1e-12)
+    hasty = {"max_iter": 1, "rtol": 1e-12}
     with pytest.raises(SolveError, match="9 of 9 pairs were not solved"):
-        MarkovDistance(costs.ZeroOne(), solver=hasty).fit_transform(mutag[0][:3])
-    tolerant = MarkovDistance(costs.ZeroOne(), solver=hasty, throw=False)
+        MarkovDistance(costs.ZeroOne(), **hasty).fit_transform(mutag[0][:3])
+    tolerant = MarkovDistance(costs.ZeroOne(), **hasty, throw=False)
     message = r"of 9 distances were not solved .* Status.MAX_ITER_REACHED.*`solve` gives the status"
     with pytest.warns(ConvergenceWarning, match=message) as caught:
         found = tolerant.fit_transform(mutag[0][:3])
@@ -442,7 +442,7 @@ def test_estimators_are_cloned_with_their_parameters_and_without_what_they_learn
         "delta": 0.3,
         "epsilon": 0.2,
         "debiased": True,
-        "solver": PolicyIteration(rtol=1e-3),
+        "rtol": 1e-3,
         "progress": True,
         "throw": False,
     }

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import markovot
-from markovot import ChainSolution, MarkovChain, PolicyIteration, SolveError, Status, ValueIteration
+from markovot import ChainSolution, MarkovChain, SolveError, Status
 from markovot.pairwise import distance_matrix, nearest_neighbours
-from markovot.solving import adjoint
+from markovot.transport import engines
 from markovot.transport.gather import GatherEngine
 from oracles import Problem, centred, entropic, random_problem
-from solving import DENSE, MIXED, SPARSE, chain, gradients, solve
+from solving import DENSE, MIXED, SPARSE, chain, gradients, solve, value_iteration
 
 EVERY_LAYOUT = pytest.mark.parametrize("layouts", [DENSE, SPARSE, MIXED])
 
@@ -32,7 +32,7 @@ def test_converged() -> None:
 
 def test_max_iter_reached_is_said_and_the_bound_stays_honest() -> None:
     problem = a_problem(delta=0.02, epsilon=0.01)
-    found = solve(problem, solver=PolicyIteration(rtol=1e-10, max_iter=1), throw=False)
+    found = solve(problem, rtol=1e-10, max_iter=1, throw=False)
     assert found.status is Status.MAX_ITER_REACHED
     assert int(found.num_iter) == 1
     assert found.error_bound.item() > 1e-10
@@ -42,14 +42,15 @@ def test_max_iter_reached_is_said_and_the_bound_stays_honest() -> None:
 def test_value_iteration_that_stops_early_is_honest_too() -> None:
     problem = a_problem(delta=0.02, epsilon=0.05)
     for steps in (1, 3, 10):
-        found = solve(problem, solver=ValueIteration(rtol=1e-9, max_iter=steps), throw=False)
+        with value_iteration():
+            found = solve(problem, rtol=1e-9, max_iter=steps, throw=False)
         assert found.status is Status.MAX_ITER_REACHED
         assert abs(found.value.item() - entropic(problem).value) <= found.error_bound.item()
 
 
 def test_stalled_where_rounding_forbids_the_request() -> None:
     problem = a_problem(delta=0.05)
-    found = solve(problem, solver=PolicyIteration(rtol=1e-17), throw=False)
+    found = solve(problem, rtol=1e-17, throw=False)
     assert found.status is Status.STALLED
     assert abs(found.value.item() - entropic(problem).value) <= found.error_bound.item() + 1e-12
     assert found.error_bound.item() <= 1e-11
@@ -63,7 +64,7 @@ class Broken(GatherEngine):
 
 
 def test_not_finite_where_a_sweep_gives_no_numbers(monkeypatch) -> None:
-    monkeypatch.setattr(adjoint, "engine_classes", lambda *_: [Broken])
+    monkeypatch.setattr(engines, "engine_classes", lambda *_: [Broken])
     found = solve(a_problem(), throw=False)
     assert found.status is Status.NOT_FINITE
     assert not np.isfinite(found.error_bound.item())
@@ -87,10 +88,10 @@ def test_solve_error_names_items_residual_and_repair() -> None:
     parts = [a_problem(delta=delta) for delta in (1.0, 0.02, 1.0, 0.02)]
     x, y = chain(torch.tensor(parts[0].A), "uniform"), chain(torch.tensor(parts[0].B), "uniform")
     delta = torch.tensor([part.delta for part in parts]).double()
-    cost, solver = torch.tensor(parts[0].D), PolicyIteration(rtol=1e-9, max_iter=2)
+    cost, accuracy = torch.tensor(parts[0].D), {"rtol": 1e-9, "max_iter": 2}
 
     def call(**options: bool) -> ChainSolution:
-        return markovot.discounted_wl(x, y, cost, delta=delta, epsilon=0.05, solver=solver, **options)
+        return markovot.discounted_wl(x, y, cost, delta=delta, epsilon=0.05, **accuracy, **options)
 
     message = r"2 items \(1, 3\) did not converge: after 2 iterations .*\d.*wanted 9\.\d+e-10.*Raise `max_iter`"
     with pytest.raises(SolveError, match=message) as caught:
@@ -129,7 +130,7 @@ def test_transition_coupling_of_a_batch_item(layouts: tuple[str, str]) -> None:
     cost = torch.zeros(2, 4, 3, dtype=torch.float64)
     for k, problem in enumerate(problems):
         cost[k, : len(problem.nu)] = torch.tensor(problem.D)
-    found = markovot.discounted_wl(x, y, cost, delta=0.3, epsilon=0.1, solver=PolicyIteration(rtol=1e-9))
+    found = markovot.discounted_wl(x, y, cost, delta=0.3, epsilon=0.1, rtol=1e-9)
     alone = solve(replace(problems[1], B=problems[0].B, mu=problems[0].mu), layouts, rtol=1e-9)
     np.testing.assert_allclose(
         found.transition_coupling(1).toarray().reshape(4, 3, 4, 3)[:2, :, :2],
@@ -213,7 +214,7 @@ def test_a_solution_prints_in_a_line_and_is_a_number() -> None:
     assert text.startswith(f"ChainSolution(value {found.value.item():.6g}; error_bound ")
     assert "; CONVERGED; " in text
     assert "iteration" in text
-    chains = found._details.chains
+    chains = found.chains
     many = [
         markovot.wl(*chains, found.cost_to_go, depth=1, epsilon=0.1),
         markovot.optimal_transition_coupling(*chains, found.cost_to_go),
@@ -226,7 +227,7 @@ def test_a_solution_prints_in_a_line_and_is_a_number() -> None:
 
 
 def test_a_batch_prints_what_it_is_and_is_no_number() -> None:
-    chains = solve(a_problem())._details.chains
+    chains = solve(a_problem()).chains
     cost = torch.ones(*(chain.num_states for chain in chains), dtype=torch.float64)
     texts = {(2,): "(batch (2,): values 1, 1; error_bound at most ", (40, 5): "(batch (40, 5): 200 values from 1 to 1"}
     for shape, text in texts.items():

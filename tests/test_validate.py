@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-import markovot
 from markovot import validate
 
 KIND: dict[str, Any] = {"dtype": torch.float64, "device": torch.device("cpu")}
@@ -126,7 +125,7 @@ def test_plain_arguments_of_every_library_are_taken() -> None:
     assert validate.number("x", Fraction(1, 4), 0.0, 1.0) == 0.25
     assert validate.number("x", np.float32(0.5), 0.0, 1.0) == 0.5
     assert validate.flag("f", np.True_) is True
-    assert markovot.PolicyIteration(rtol=np.float32(0.5), max_iter=np.int64(7)) == markovot.PolicyIteration(0.5, 7)
+    assert validate.accuracy(np.float32(0.5), np.int64(7)) == (0.5, 7)
 
 
 def test_numbers_beyond_every_float_are_out_of_range() -> None:

@@ -62,12 +62,11 @@ def _chains(question: Question) -> list[Any]:
     return [MarkovChain.from_transitions(rows, initial=law) for rows, law in zip(tensors, laws, strict=True)]
 
 
-def _discounted(question: Question, *, value_iteration: bool = False, **options: Any) -> Said:
+def _discounted(question: Question, **options: Any) -> Said:
     import markovot
 
-    solver = (markovot.ValueIteration if value_iteration else markovot.PolicyIteration)(**options)
     cost, parameters = torch.tensor(question.cost), {"delta": question.delta, "epsilon": question.epsilon}
-    return _said(markovot.discounted_wl(*_chains(question), cost, **parameters, solver=solver, throw=False))
+    return _said(markovot.discounted_wl(*_chains(question), cost, **parameters, **options, throw=False))
 
 
 def _transport(question: Question, *, linear: bool = True, **options: Any) -> Said:
@@ -147,7 +146,6 @@ EXAMINEES = {
         {
             "defaults": {},
             "few steps": {"max_iter": 2},
-            "few inner steps, or value iteration": {"value_iteration": True, "max_iter": 20},
         },
     ),
     "ot_markov_distances.discounted_wl_infty": Examinee(

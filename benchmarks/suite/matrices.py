@@ -50,12 +50,11 @@ def matrix(package: str, chains: list) -> Callable[[], tuple[np.ndarray, float |
 
 
 def ours(chains: list, *, rtol: float = 1e-4, epsilon: float = EPSILON) -> tuple[np.ndarray, float]:
-    from markovot import PolicyIteration
     from markovot.costs import ZeroOne
     from markovot.pairwise import distance_matrix
 
     found = distance_matrix(
-        chains, cost=ZeroOne(), delta=DELTA, epsilon=epsilon, solver=PolicyIteration(rtol=rtol), progress=False
+        chains, cost=ZeroOne(), delta=DELTA, epsilon=epsilon, rtol=rtol, progress=False
     )
     return found.value, float(found.error_bound.max())
 
@@ -116,12 +115,11 @@ def _subtree(graphs: list) -> np.ndarray:
 
 def whole_set(row: str, chains: list) -> dict[str, float]:
     """One line of the table of whole sets; `chains` were loaded beforehand."""
-    from markovot import PolicyIteration
     from markovot.costs import ZeroOne
     from markovot.pairwise import distance_matrix, nearest_neighbours
 
     setting: dict[str, Any] = {"cost": ZeroOne(), "delta": DELTA, "epsilon": 0.0 if "exact" in row else EPSILON}
-    setting |= {"progress": False, "solver": PolicyIteration(rtol=1e-3)}
+    setting |= {"progress": False, "rtol": 1e-3}
     torch.set_num_threads(1 if "one core" in row else len(os.sched_getaffinity(0)))
     distance_matrix(chains[:3], **setting)  # loads compiled code
     before = _peak()

@@ -61,7 +61,7 @@ def _ours(kind: str, rtol: float) -> Solver:
             return markovot.optimal_transition_coupling(x, y, cost, rtol=rtol, throw=False)
         return markovot.discounted_wl(
             x, y, cost, delta=task.delta, epsilon=task.epsilon,
-            solver=markovot.PolicyIteration(rtol=rtol), throw=False,
+            rtol=rtol, throw=False,
         )  # fmt: skip
 
     def solve(given: tuple[Task, tuple[Any, Any, torch.Tensor]]) -> Answer:

@@ -64,14 +64,14 @@ Value = Callable[[Tensor, Tensor], Tensor]
 def ours(task: Task, rtol: float = RTOL) -> Value:
     from scipy.sparse import csr_array
 
-    from markovot import MarkovChain, PolicyIteration, costs, discounted_wl
+    from markovot import MarkovChain, costs, discounted_wl
 
     target = MarkovChain.from_transitions(csr_array(task.target.numpy()), initial="uniform", features=task.places)
-    solver = PolicyIteration(rtol=rtol)
+    accuracy = {"rtol": rtol}
 
     def value(rows: Tensor, places: Tensor) -> Tensor:
         chain = MarkovChain(rows, initial="uniform", features=places)
-        return discounted_wl(chain, target, costs.Euclidean(), delta=DELTA, epsilon=EPSILON, solver=solver).value
+        return discounted_wl(chain, target, costs.Euclidean(), delta=DELTA, epsilon=EPSILON, **accuracy).value
 
     return value
 

@@ -10,25 +10,23 @@ if TYPE_CHECKING:
     from markovot.chains.stationary import stationary_distribution
     from markovot.distances.debiasing import debiased
     from markovot.distances.discounted import discounted_wl
-    from markovot.distances.horizons import HorizonSolution, horizon_wl, wl
+    from markovot.distances.horizons import horizon_wl, wl
     from markovot.distances.transport import transport_cost
     from markovot.mdp import BisimulationSolution, DecisionProcess, bisimulation
-    from markovot.solution import ChainSolution, Solution, SolveError, Status
-    from markovot.solving.fixed_point import PolicyIteration, ValueIteration
+    from markovot.solution import Certified, ChainSolution, HorizonSolution, Solution, SolveError, Status
 
 __version__ = "0.1.0"
 __all__ = [
     "BisimulationSolution",
+    "Certified",
     "ChainSolution",
     "DecisionProcess",
     "HorizonSolution",
     "MarkovChain",
-    "PolicyIteration",
     "Solution",
     "SolveError",
     "Status",
     "TransitionCouplingSolution",
-    "ValueIteration",
     "as_chain",
     "bisimulation",
     "costs",
@@ -49,17 +47,16 @@ _HOMES = {
     "label_code": "chains",
     "debiased": "distances",
     "discounted_wl": "distances",
-    "HorizonSolution": "distances.walks",
+    "HorizonSolution": "solution",
     "horizon_wl": "distances",
     "wl": "distances",
-    "PolicyIteration": "solving.fixed_point",
-    "ValueIteration": "solving.fixed_point",
     "TransitionCouplingSolution": "average",
     "optimal_transition_coupling": "average",
     "BisimulationSolution": "mdp",
     "DecisionProcess": "mdp",
     "bisimulation": "mdp",
     "transport_cost": "distances",
+    "Certified": "solution",
     "ChainSolution": "solution",
     "Solution": "solution",
     "SolveError": "solution",

@@ -13,7 +13,6 @@ from markovot.analysis import similarity
 from markovot.chains import MarkovChain, chain_of
 from markovot.costs import Cost
 from markovot.pairwise import PairwiseSolution
-from markovot.solving.fixed_point import PolicyIteration, Solver
 
 require("sklearn", extra="sklearn", what="markovot.sklearn")  # says how to install it, where the next lines would not
 
@@ -40,7 +39,8 @@ class MarkovDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         debiased: take half of each chain's distance to itself off, so that d(X, X) = 0 with entropy too; each call
             solves these as well. What falls below zero is given as zero: scikit-learn refuses negative distances. (So
             is, without debiasing, what rounding leaves below zero within its certified error.)
-        solver: as in `discounted_wl`; it does not change the answer beyond the certified error.
+        rtol: wanted certified error, as in `discounted_wl`.
+        max_iter: the most sweeps of a solve, likewise.
         progress: show a progress bar; off, since a search fits many times.
         throw: raise an error if some pair was not solved to its tolerance, or was invalid. With False they keep what
             was found, NaN for invalid ones, and a `ConvergenceWarning` of scikit-learn counts them.
@@ -96,7 +96,8 @@ class MarkovDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         delta: float = 0.2,
         epsilon: float = 0.01,
         debiased: bool = False,
-        solver: Solver = PolicyIteration(),
+        rtol: float = 1e-4,
+    max_iter: int = 100,
         progress: bool = False,
         throw: bool = True,
     ) -> None:
@@ -104,7 +105,8 @@ class MarkovDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self.delta = delta
         self.epsilon = epsilon
         self.debiased = debiased
-        self.solver = solver
+        self.rtol = rtol
+        self.max_iter = max_iter
         self.progress = progress
         self.throw = throw
 
@@ -156,7 +158,8 @@ class MarkovDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             delta=self.delta,
             epsilon=self.epsilon,
             debiased=self.debiased,
-            solver=self.solver,
+            rtol=self.rtol,
+            max_iter=self.max_iter,
             progress=self.progress,
             throw=self.throw,
         )

@@ -1,8 +1,9 @@
 """What every solver returns, and how it fails."""
 
 import enum
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ class Status(enum.Enum):
     CONVERGED = "The certified error meets the tolerance."
     MAX_ITER_REACHED = (
         "The solver used all its iterations before the certified error met the tolerance. Raise `max_iter`, or ask for "
-        "less with a larger `rtol`; with ValueIteration and a small delta, use PolicyIteration."
+        "less with a larger `rtol`."
     )
     STALLED = (
         "The certified error stopped falling before it met the tolerance, which happens where rounding takes over. Ask "
@@ -36,6 +37,24 @@ class Status(enum.Enum):
         "the chains and the reasons; costs must be finite."
     )
 
+    @classmethod
+    def of(cls, reached: float, wanted: float, *, exhausted: bool = False) -> "Status":
+        """How a solve ended that reached one certified error and wanted another; `exhausted`: it used all its steps."""
+        if not math.isfinite(reached - wanted):
+            return cls.NOT_FINITE
+        if reached <= wanted:
+            return cls.CONVERGED
+        return cls.MAX_ITER_REACHED if exhausted else cls.STALLED
+
+    @classmethod
+    def each(cls, reached: Tensor, wanted: Tensor, exhausted: Tensor | None = None) -> list["Status"]:
+        """The same for each item of a batch, (P,)."""
+        used = [False] * len(reached) if exhausted is None else exhausted.tolist()
+        return [
+            cls.of(error, goal, exhausted=all_used)
+            for error, goal, all_used in zip(reached.tolist(), wanted.tolist(), used, strict=True)
+        ]
+
 
 class SolveError(RuntimeError):
     """Some item was not solved to its tolerance; `solution` holds what was computed (None: in a backward pass)."""
@@ -48,7 +67,77 @@ class SolveError(RuntimeError):
         return SolveError, (self.args[0], self.solution)
 
 
-def in_short(solution: Any, what: str = "") -> str:
+@dataclass(frozen=True, eq=False, repr=False)
+class Certified(Copyable):
+    """What every solver returns: values, each with a certified error and a status.
+
+    Copies by `copy.deepcopy` and `pickle` hold the same numbers, detached from what they were computed from.
+
+    Attributes:
+        value: what was wanted, in units of the cost.
+        error_bound: certified: the true value lies within it of `value`.
+        status: how each solve ended, a `Status` or an array of them.
+        num_iter: how many iterations each took.
+    """
+
+    value: Any
+    error_bound: Any
+    status: Any
+    num_iter: Any
+
+    _several: ClassVar[str] = "batch"  # what `print` calls many values
+    _one: ClassVar[str] = "the problem"  # and an error a single one
+
+    def __repr__(self) -> str:
+        return _in_short(self, self._several)
+
+    def __float__(self) -> float:
+        if self.value.ndim:
+            raise TypeError(
+                f"float(): the solution is of a batch of shape {tuple(self.value.shape)}, whose values are in `value`."
+            )
+        return float(self.value.detach())
+
+    @property
+    def converged(self) -> Any:
+        """Whether each solve met its tolerance, bool, of the shape of `status`."""
+        flags = np.vectorize(lambda status: status is Status.CONVERGED, otypes=[bool])(self.status)
+        return torch.as_tensor(np.asarray(flags), device="cpu")
+
+    def raise_unless_converged(self, wanted: Any = None) -> None:
+        """Raise a `SolveError` that names the items that did not converge, their bounds, and the repair.
+
+        Args:
+            wanted: the error bound that each item was to meet, of the shape of `status`, in units of the cost.
+
+        Raises:
+            SolveError: some item did not converge.
+        """
+        shape = np.shape(self.status)
+        failed = [index for index in np.ndindex(shape) if _at(self.status, index) is not Status.CONVERGED]
+        if not failed:
+            return
+        first = failed[0]
+        shown = ", ".join(str(index if len(index) != 1 else index[0]) for index in failed[:5])
+        which = (
+            f"item {shown}"
+            if len(failed) == 1
+            else f"{len(failed)} items ({shown}{', ...' if len(failed) > 5 else ''})"
+        )
+        goal = "" if wanted is None else f", wanted {float(_at(wanted, first)):.3g}"
+        raise SolveError(
+            f"{which if shape else self._one} did not converge: after {int(_at(self.num_iter, first))} iterations the "
+            f"certified error is {float(_at(self.error_bound, first)):.3g}{goal}. "
+            f"{_at(self.status, first).value} With throw=False the result is returned as it is.",
+            self,
+        )
+
+
+def _at(values: Any, index: tuple[int, ...]) -> Any:
+    return values[index] if index else values
+
+
+def _in_short(solution: Any, what: str) -> str:
     """What `print` shows of a solution with a `value`, an `error_bound` and a `status`: numbers, however many."""
     values, bounds = (_array(part) for part in (solution.value, solution.error_bound))
     worst = bounds[~np.isnan(bounds)].max(initial=0.0) if bounds.ndim else bounds  # NaN: no value, so no error
@@ -56,11 +145,10 @@ def in_short(solution: Any, what: str = "") -> str:
     found = np.asarray(solution.status, dtype=object)
     counts = {status.name: int((found == status).sum()) for status in Status}
     parts.append(", ".join(name if not found.ndim else f"{count} {name}" for name, count in counts.items() if count))
-    if hasattr(solution, "num_iter"):
-        steps = _array(solution.num_iter)
-        low, high = (int(steps.min()), int(steps.max())) if steps.size else (0, 0)
-        parts.append(f"{low if low == high else f'{low} to {high}'} iteration{'s' * (high != 1)}")
-    shape = f" {what or 'batch'} {values.shape}" if values.ndim else ""
+    steps = _array(solution.num_iter)
+    low, high = (int(steps.min()), int(steps.max())) if steps.size else (0, 0)
+    parts.append(f"{low if low == high else f'{low} to {high}'} iteration{'s' * (high != 1)}")
+    shape = f" {what} {values.shape}" if values.ndim else ""
     return f"{type(solution).__name__}({shape.lstrip()}{': ' * bool(shape)}{'; '.join(filter(None, parts))})"
 
 
@@ -79,20 +167,9 @@ def _numbers(values: NDArray[np.float64]) -> str:
     return f"{values.size} values from {known.min():.6g} to {known.max():.6g}, mean {known.mean():.6g}{missing}"
 
 
-def as_number(solution: Any) -> float:
-    """The value of a single problem, as Python's float, without its gradient."""
-    if solution.value.ndim:
-        raise TypeError(
-            f"float(): the solution is of a batch of shape {tuple(solution.value.shape)}, whose values are in `value`."
-        )
-    return float(solution.value.detach())
-
-
 @dataclass(frozen=True, eq=False, repr=False)
-class Solution(Copyable):
+class Solution(Certified):
     """A transport value with its certificate. Leading dimensions are those of the batch.
-
-    Copies by `copy.deepcopy` and `pickle` hold the same numbers, detached from what they were computed from.
 
     Attributes:
         value: the optimal value, in units of the cost (*batch); differentiable.
@@ -107,54 +184,9 @@ class Solution(Copyable):
 
     value: Tensor
     error_bound: Tensor
-    status: Any
     num_iter: Tensor
     plan: Tensor
     potentials: tuple[Tensor, Tensor]
-
-    def __repr__(self) -> str:
-        return in_short(self)
-
-    def __float__(self) -> float:
-        return as_number(self)
-
-    @property
-    def converged(self) -> Tensor:
-        """Whether each item met its tolerance, bool (*batch)."""
-        flags = np.vectorize(lambda status: status is Status.CONVERGED, otypes=[bool])(self.status)
-        return torch.as_tensor(np.asarray(flags), device="cpu")
-
-    def raise_unless_converged(self, wanted: Tensor) -> None:
-        """Raise a `SolveError` that names the items that did not converge, their bounds, and the repair.
-
-        Args:
-            wanted: the error bound that each item was to meet (*batch), in units of the cost.
-
-        Raises:
-            SolveError: some item did not converge.
-        """
-        failed = [index for index in np.ndindex(self.value.shape) if _at(self.status, index) is not Status.CONVERGED]
-        if not failed:
-            return
-        first = failed[0]
-        shown = ", ".join(str(index if len(index) != 1 else index[0]) for index in failed[:5])
-        which = (
-            f"item {shown}"
-            if len(failed) == 1
-            else f"{len(failed)} items ({shown}{', ...' if len(failed) > 5 else ''})"
-        )
-        if not self.value.ndim:
-            which = "the problem"
-        raise SolveError(
-            f"{which} did not converge: after {int(_at(self.num_iter, first))} iterations the certified error is "
-            f"{float(_at(self.error_bound, first)):.3g}, wanted {float(_at(wanted, first)):.3g}. "
-            f"{_at(self.status, first).value} With throw=False the result is returned as it is.",
-            self,
-        )
-
-
-def _at(values: Any, index: tuple[int, ...]) -> Any:
-    return values[index] if index else (values.item() if isinstance(values, Tensor) else values)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -163,15 +195,21 @@ class ChainSolution(Solution):
 
     Attributes:
         cost_to_go: C*, the distance from every pair of first states (*batch, n, m); differentiable.
+        details: what it was solved from, and what is computed only when asked: for the package itself.
     """
 
     cost_to_go: Tensor
-    _details: Any
+    details: Any
+
+    @property
+    def chains(self) -> tuple[Any, Any]:
+        """The two chains, or batches of chains, that were compared."""
+        return self.details.chains
 
     @property
     def cost_to_go_error(self) -> Tensor:
         """Certified: every entry of `cost_to_go` lies within this of the true one (*batch), in units of the cost."""
-        return self._details.cost_to_go_error
+        return self.details.cost_to_go_error
 
     @property
     def alignment(self) -> Tensor:
@@ -181,7 +219,7 @@ class ChainSolution(Solution):
         states of X and Y correspond, and it is the gradient of the distance in the cost. Computed on first use by one
         linear solve.
         """
-        return self._details.alignment()
+        return self.details.alignment()
 
     def coupling(self, i: int, j: int) -> Tensor:
         """The optimal coupling of the rows `x[i]` and `y[j]`.
@@ -197,7 +235,7 @@ class ChainSolution(Solution):
             ValueError: the solution is of a batch; `transition_coupling(item)` serves these.
             IndexError: no such states.
         """
-        return self._details.coupling(i, j)
+        return self.details.coupling(i, j)
 
     def transition_coupling(self, item: int = 0) -> Any:
         """The optimal coupled chain on pairs of states: a SciPy sparse array (nm, nm) whose rows sum to one.
@@ -212,7 +250,58 @@ class ChainSolution(Solution):
         Raises:
             IndexError: no such item.
         """
-        return self._details.transition_coupling(item)
+        return self.details.transition_coupling(item)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class HorizonSolution(ChainSolution):
+    """The distance of two Markov chains at a random time T, with the optimal couplings behind it.
+
+    Attributes:
+        cost_to_go: C^(0), the distance from every pair of first states (*batch, n, m); differentiable.
+    """
+
+    @property
+    def alignment(self) -> Tensor:
+        """The law of (X_T, Y_T) for the optimally coupled chains, a probability on pairs of states (*batch, n, m).
+
+        It says how the states of X and Y correspond, and it is the gradient of the distance in the cost. Computed on
+        first use by one pass over the levels.
+        """
+        return self.details.alignment()
+
+    def coupling(self, i: int, j: int, step: int = 0) -> Tensor:
+        """The optimal coupling of the rows `x[i]` and `y[j]` at a step: it changes with the time that is left.
+
+        Args:
+            i: a state of x, counted from 0.
+            j: a state of y.
+            step: from time `step` to `step + 1`.
+
+        Returns:
+            A dense tensor (n, m) with marginals `x[i]` and `y[j]`.
+
+        Raises:
+            ValueError: the solution is of a batch; `transition_coupling(item)` serves these.
+            IndexError: no such states; no such step.
+        """
+        return self.details.coupling(i, j, step)
+
+    def transition_coupling(self, item: int = 0, step: int = 0) -> Any:
+        """The optimal coupled chain on pairs of states at a step: a SciPy sparse array (nm, nm), rows summing to one.
+
+        Args:
+            item: which item of a batch, counted in row-major order.
+            step: from time `step` to `step + 1`. From the last level of a law with a tail on, it stays the same.
+
+        Returns:
+            A `scipy.sparse.csr_array`. Row `i * m + j` holds the coupling of `x[i]` and `y[j]`, column `k * m + l` the
+            next pair. Computed at each call, by one sweep over the local problems.
+
+        Raises:
+            IndexError: no such item; no such step.
+        """
+        return self.details.transition_coupling(item, step)
 
 
 def rounded(value: Tensor, bound: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

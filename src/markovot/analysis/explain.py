@@ -29,8 +29,9 @@ from markovot import validate
 from markovot.chains import MarkovChain, stationary
 from markovot.chains.compressed import Compressed
 from markovot.chains.names import full_names
-from markovot.solution import ChainSolution
-from markovot.solving.adjoint import Needed, Solved
+from markovot.solution import ChainSolution, HorizonSolution
+from markovot.solving.adjoint import SolvedDistance
+from markovot.solving.problem import Inputs
 from markovot.transport.units import Unit
 
 __all__ = ["Explanation", "StatePair", "TransitionEffect", "explain"]
@@ -251,7 +252,7 @@ def explain(solution: ChainSolution, *, label_names: Sequence[str] | None = None
     solved, unit, x, y = _single(solution)
     epsilon = solved.inputs.epsilon[0]
     entropic = bool(epsilon > 0)
-    need = Needed(ground=True, x=True, y=True, initial_x=True, initial_y=True, discount=False, epsilon=entropic)
+    need = Inputs(ground=True, x=True, y=True, initial_x=True, initial_y=True, discount=False, epsilon=entropic)
     with torch.no_grad():
         one = torch.ones_like(solved.inputs.discount)
         pulled: Any = solved.pullback(tuple(need), one, None)
@@ -274,14 +275,14 @@ def explain(solution: ChainSolution, *, label_names: Sequence[str] | None = None
     )
 
 
-def _single(solution: Any) -> tuple[Solved, Unit, MarkovChain, MarkovChain]:
+def _single(solution: Any) -> tuple[SolvedDistance, Unit, MarkovChain, MarkovChain]:
     """What a solution of one pair was solved from, and the unit of its costs."""
-    if not isinstance(solution, ChainSolution):
+    if not isinstance(solution, ChainSolution) or isinstance(solution, HorizonSolution):
         raise TypeError(
-            f"solution: expected what discounted_wl returns, got {type(solution).__name__}. Distances without their "
-            "couplings cannot be explained: solve the pair that matters by discounted_wl."
+            f"solution: expected what discounted_wl of depth infinity returns, got {type(solution).__name__}. Other "
+            "distances cannot be explained: solve the pair that matters by discounted_wl."
         )
-    x, y = (chain.detach() for chain in solution._details.chains)
+    x, y = (chain.detach() for chain in solution.chains)
     if solution.value.dim() or x.batch_shape or y.batch_shape:
         raise ValueError(
             f"solution: it is of a batch of shape {tuple(solution.value.shape)}. Solve the one pair alone, which for "
@@ -289,7 +290,7 @@ def _single(solution: Any) -> tuple[Solved, Unit, MarkovChain, MarkovChain]:
         )
     if not bool(solution.value.isfinite()):
         raise ValueError(f"solution: its value is {float(solution.value)}, which nothing explains. See its status.")
-    return solution._details.solved, solution._details.unit, x, y
+    return solution.details.solved, solution.details.unit, x, y
 
 
 def _effects(chain: MarkovChain, gradient: Tensor, by_law: Tensor) -> Tensor:

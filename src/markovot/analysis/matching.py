@@ -342,11 +342,7 @@ def _item(item: Any, batch: torch.Size) -> int:
 def _without_padding(
     solution: Any, batch: torch.Size, place: int, mass: FloatArray
 ) -> tuple[FloatArray, tuple[Any, Any]]:
-    chains = getattr(solution._details, "chains", None)
-    if chains is None:  # long-run couplings: padded states are of no class of pairs
-        real = (solution.classes.reshape(-1, *mass.shape)[place] >= 0).cpu().numpy()
-        return mass[: int(real.any(1).sum()), : int(real.any(0).sum())], (None, None)
-    own = [_chain_of(chain, batch, place) for chain in chains]
+    own = [_chain_of(chain, batch, place) for chain in solution.chains]
     return mass[: own[0][0], : own[1][0]], (own[0][1], own[1][1])
 
 

@@ -15,7 +15,7 @@ reverse over forward all end in the same numbers. `vmap` folds its axis into the
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,8 +25,6 @@ from markovot.autograd.transforms import has_forward_mode, is_wrapped, transform
 
 T = TypeVar("T")
 Grads = Sequence[Tensor | None]
-Pullback = Callable[..., tuple[Tensor | None, ...]]
-Solver = Callable[..., tuple[tuple[Tensor, ...], Pullback]]
 Native = Callable[..., Tensor]
 
 _ONCE = (
@@ -80,48 +78,63 @@ class Implicit:
         return _Solve.apply(self, *inputs)
 
 
-class _Closure(Implicit):
-    """A function that returns its outputs and its pullback."""
+class Found(Protocol):
+    """What a solver finds, and the gradient of it."""
 
-    def __init__(self, solver: Solver, native: Native | None) -> None:
-        self._solver = solver
-        self.native = native
-        self._pullback: Pullback | None = None
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The outputs, the differentiable ones first."""
 
-    def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        outputs, self._pullback = self._solver(*inputs)
-        self.num_differentiable = len(outputs)
-        return outputs
-
-    def pullback(self, needed: tuple[bool, ...], *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        assert self._pullback is not None
-        return self._pullback(needed, *grads)
+    def pullback(self, *needed_and_grads: Any) -> tuple[Tensor | None, ...]:
+        """As `Implicit.pullback`."""
 
 
-def implicit(solve: Solver, *inputs: Tensor, native: Native | None = None) -> tuple[Tensor, ...]:
-    """Run `solve` outside autograd and differentiate it, once and in reverse, by the pullback it returns.
+F = TypeVar("F", bound=Found)
+
+
+class Once(Implicit, Generic[F]):
+    """A call that is differentiated once and in reverse, by the pullback of what its solver finds.
 
     Args:
-        solve: takes the detached inputs, returns `(outputs, pullback)`; `pullback(needed, *grad_outputs)` returns one
-            gradient, or None, for each input. `needed` says which inputs want one; the gradient in an output that the
-            loss does not use is None.
-        inputs: the tensors in which `solve` is differentiable.
+        solver: takes the detached inputs, and returns what it finds.
+        num_differentiable: of its outputs.
         native: the one output again, by torch's own operations: slower or less accurate, but for it torch has every
             derivative and transform. It serves those.
-
-    Returns:
-        The outputs of `solve`, connected to the inputs.
-
-    Raises:
-        NotImplementedError: inside a transform of `torch.func`, without `native`.
     """
-    if any(is_wrapped(tensor) for tensor in inputs):
-        if native is None:
-            raise NotImplementedError(_VMAP)
-        return (native(*inputs),)
-    if native is not None and has_forward_mode():
-        return (native(*inputs),)
-    return _Closure(solve, native)(*inputs)
+
+    def __init__(self, solver: Callable[..., F], *, num_differentiable: int = 1, native: Native | None = None) -> None:
+        self._solver = solver
+        self.num_differentiable = num_differentiable
+        self.native = native
+        self._solved: F | None = None
+
+    @property
+    def solved(self) -> F:
+        """What was found."""
+        assert self._solved is not None, "asked before the call"
+        return self._solved
+
+    def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The outputs for detached inputs."""
+        self._solved = self._solver(*inputs)
+        return self._solved.outputs()
+
+    def pullback(self, needed: tuple[bool, ...], *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Gradients in the inputs."""
+        return self.solved.pullback(needed, *grads)
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The outputs, connected to the inputs.
+
+        Raises:
+            NotImplementedError: inside a transform of `torch.func`, without `native`.
+        """
+        if any(is_wrapped(tensor) for tensor in inputs):
+            if self.native is None:
+                raise NotImplementedError(_VMAP)
+            return (self.native(*inputs),)
+        if self.native is not None and has_forward_mode():
+            return (self.native(*inputs),)
+        return super().__call__(*inputs)
 
 
 # --- the four functions

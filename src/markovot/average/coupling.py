@@ -1,30 +1,32 @@
 """The optimal transition coupling of two chains: the public function, and what it returns."""
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from markovot import validate
-from markovot.autograd.copying import Copyable
 from markovot.autograd.eager import eagerly
-from markovot.autograd.implicit import implicit
-from markovot.autograd.transforms import recording
-from markovot.average import items
-from markovot.average.items import Inputs, Solved
+from markovot.autograd.implicit import Once
+from markovot.average import gain
+from markovot.average.gain import SolvedGain
+from markovot.average.iteration import GainInputs
+from markovot.average.operators import Sets
+from markovot.average.recurrence import Phases, joint_classes, phases, support
 from markovot.chains import chain_of
 from markovot.costs import resolve_cost
 from markovot.distances import couplings
-from markovot.solution import Solution, as_number, in_short, rounded, statuses
-from markovot.solving.inputs import Pairing, batch_shape, layout, measured
-from markovot.transport.units import Unit
+from markovot.distances.answer import Answer, Details, solved_in_parts
+from markovot.solution import Certified, rounded, statuses
+from markovot.solving.inputs import prepared
+from markovot.solving.parts import Part, alone, located
+from markovot.solving.problem import Pairing, Problem
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TransitionCouplingSolution(Copyable):
+class TransitionCouplingSolution(Certified):
     """The least long-run mean cost of two coupled chains, with its certificate and the coupling behind it.
 
     Attributes:
@@ -39,38 +41,21 @@ class TransitionCouplingSolution(Copyable):
             at padded states.
         bias: the relative cost to go h (*batch, n, m), `gain + h = D + OT(A, B; h)`: how much more it costs in total to
             start from a pair rather than from the best one of its class, where h is zero. No certificate.
+        details: what it was solved from, and what is computed only when asked: for the package itself.
     """
 
     value: Tensor
     error_bound: Tensor
-    status: Any
     num_iter: Tensor
     gain: Tensor
     classes: Tensor
     bias: Tensor
-    _details: "_Details"
-
-    def __repr__(self) -> str:
-        return in_short(self)
-
-    def __float__(self) -> float:
-        return as_number(self)
+    details: Any
 
     @property
-    def converged(self) -> Tensor:
-        """Whether each item met its tolerance, bool (*batch)."""
-        return cast(Tensor, Solution.converged.__get__(self))
-
-    def raise_unless_converged(self, wanted: Tensor) -> None:
-        """Raise a `SolveError` that names the items that did not converge, their bounds, and the repair.
-
-        Args:
-            wanted: the error bound that each item was to meet (*batch), in units of the cost.
-
-        Raises:
-            SolveError: some item did not converge.
-        """
-        Solution.raise_unless_converged(cast(Solution, self), wanted)  # it reads what both have
+    def chains(self) -> tuple[Any, Any]:
+        """The two chains, or batches of chains, that were coupled."""
+        return self.details.chains
 
     @property
     def alignment(self) -> Tensor:
@@ -83,7 +68,7 @@ class TransitionCouplingSolution(Copyable):
         Raises:
             RuntimeError: it was not found, since the coupled chain mixes too slowly.
         """
-        return self._details.alignment
+        return self.details.alignment()
 
     @property
     def expected_cost(self) -> Tensor:
@@ -91,7 +76,7 @@ class TransitionCouplingSolution(Copyable):
 
         It is the cost of a transition coupling, so no less than the gain at epsilon = 0.
         """
-        return self._details.expected_cost
+        return self.details.expected_cost
 
     def coupling(self, i: int, j: int) -> Tensor:
         """The optimal coupling of the rows `x[i]` and `y[j]`.
@@ -107,7 +92,7 @@ class TransitionCouplingSolution(Copyable):
             ValueError: the solution is of a batch; `transition_coupling(item)` serves these.
             IndexError: no such states.
         """
-        return self._details.coupling(i, j)
+        return self.details.coupling(i, j)
 
     def transition_coupling(self, item: int = 0) -> Any:
         """The optimal coupled chain on pairs of states: a SciPy sparse array (nm, nm) whose rows sum to one.
@@ -122,7 +107,7 @@ class TransitionCouplingSolution(Copyable):
         Raises:
             IndexError: no such item.
         """
-        return self._details.transition_coupling(item)
+        return self.details.transition_coupling(item)
 
 
 @eagerly
@@ -193,94 +178,79 @@ def optimal_transition_coupling(
         tensor([[0.3000, 0.2000],
                 [0.2000, 0.3000]], dtype=torch.float64)
     """
-    throw, max_iter = validate.flag("throw", throw), validate.count("max_iter", max_iter, low=1)
+    throw, (rtol, max_iter) = validate.flag("throw", throw), validate.accuracy(rtol, max_iter)
     x, y = chain_of("x", x), chain_of("y", y)
     ground = resolve_cost(cost, x, y)
     epsilon = validate.regularisation(epsilon, dtype=torch.float64, device=x.device)
-    rtol = validate.number("rtol", rtol, 1e-15, 1.0)
-    batch = batch_shape(ground.shape[:-2], epsilon=epsilon.shape)
-    if not batch.numel():
-        raise ValueError(f"x, y, cost, epsilon: a batch of shape {tuple(batch)} holds no problem. Give at least one.")
-    n, m = x.num_states, y.num_states
-    ground, epsilon = ground.double().expand(*batch, n, m).reshape(-1, n, m), epsilon.expand(batch).reshape(-1)
-    place = layout(x, y, batch)
-    scale = measured(ground, epsilon, place.mask, bounded=False)
-    inputs = Inputs(scale.ground, x.parameter.double(), y.parameter.double(), scale.epsilon)
-    needs_gradient = recording(*inputs)
-    solved: Solved | None = None
+    given = prepared((x, y), ground, epsilon, bounded=False)
+    if not given.batch.numel():
+        raise ValueError(
+            f"x, y, cost, epsilon: a batch of shape {tuple(given.batch)} holds no problem. Give at least one."
+        )
+    classes = _JointClasses(given.pairing)
 
-    def run(*tensors: Tensor) -> tuple[tuple[Tensor], Any]:
-        nonlocal solved
-        pairing = Pairing((x.rows(), y.rows()), *place)
-        solved = items.solve(Inputs(*tensors), pairing, rtol, max_iter, polish=needs_gradient)
-        return (solved.value,), solved.pullback
+    def call(part: Part, derivatives: bool) -> Once[SolvedGain]:
+        def solve(*tensors: Tensor) -> SolvedGain:
+            problem = Problem(GainInputs(*(tensor.contiguous() for tensor in tensors)), part.pairing)
+            return gain.solve(problem, classes.of(part), rtol, max_iter, polish=derivatives)
 
-    if needs_gradient:
-        (value,) = implicit(run, *inputs)
-    else:
-        (value,), _ = run(*(tensor.detach() for tensor in inputs))
-    assert solved is not None
-    solution = _package(solved, value, scale.unit, batch, x.dtype)
+        return Once(solve)
+
+    inputs = GainInputs(given.ground, given.x, given.y, given.epsilon)
+    hidden = given.pairing.known is None  # inside a transform, which the call refuses
+    parts = None if hidden else [alone(item, given.pairing) for item in range(given.batch.numel())]
+    answer, found = solved_in_parts(given, inputs, call, parts=parts)
+    solution = _package(answer, [value for (value,) in found])
     if throw:
-        wanted = value.new_tensor([item.wanted for item in solved.items])
-        solution.raise_unless_converged(scale.unit.outside(wanted).view(batch))
+        solution.raise_unless_converged(answer.wanted)
     return solution
 
 
-def _package(
-    solved: Solved, value: Tensor, unit: Unit, batch: torch.Size, dtype: torch.dtype
-) -> TransitionCouplingSolution:
-    details = _Details(solved, unit, batch, dtype)
-    value, bound = rounded(unit.outside(value), unit.outside(solved.error_bound), dtype)
-    found = [item.found for item in solved.items]
-    labels = solved.padded([item.problem.joint.labels + 1 for item in solved.items]) - 1
+class _JointClasses:
+    """The joint classes of the pairs of a batch; each chain is looked at once."""
+
+    def __init__(self, pairing: Pairing) -> None:
+        self._pairing = pairing
+        self._known: dict[tuple[str, int], Phases] = {}
+
+    def of(self, part: Part) -> Sets:
+        """Those of the pair of a part."""
+        assert part.items is not None, "every pair is a part of its own"
+        item, found = int(part.items), []
+        for name, chains, rows in zip("xy", self._pairing.pairs, part.pairing.rows, strict=True):
+            key = name, int(chains[item])
+            if key not in self._known:
+                self._known[key] = phases(name, support(rows))
+            found.append(self._known[key])
+        return Sets(torch.from_numpy(joint_classes(*found)).to(part.items.device))
+
+
+def _package(answer: Answer[SolvedGain], values: list[Tensor]) -> TransitionCouplingSolution:
+    details, solved, shape = _Details(answer), answer.solved, answer.shape
+    bounds = answer.costs([one.error_bound for one in solved])
+    value, bound = rounded(answer.costs(values), bounds, details.dtype)
+    labels = answer.joined([one.classes + 1 for one in solved], *shape) - 1
     return TransitionCouplingSolution(
-        value=value.view(batch),
-        error_bound=bound.view(batch),
-        status=statuses([each.status for each in found], batch),
-        num_iter=torch.tensor([each.num_iter for each in found], device=value.device).view(batch),
-        gain=details.costs([item.gain for item in solved.items]),
-        classes=labels.view(*batch, *labels.shape[1:]),
-        bias=details.costs([item.bias for item in solved.items]),
-        _details=details,
+        value=value.view(answer.batch),
+        error_bound=bound.view(answer.batch),
+        status=statuses(answer.status, answer.batch),
+        num_iter=answer.joined([one.num_iter for one in solved]).view(answer.batch),
+        gain=details.shaped(answer.costs([one.gain for one in solved], *shape)),
+        classes=labels.view(*answer.batch, *shape),
+        bias=details.shaped(answer.costs([one.bias for one in solved], *shape)),
+        details=details,
     )
 
 
-class _Details:
-    """What a solution computes only when asked."""
-
-    def __init__(self, solved: Solved, unit: Unit, batch: torch.Size, dtype: torch.dtype) -> None:
-        self.solved = solved
-        self._unit = unit
-        self._batch = batch
-        self._dtype = dtype
-
-    def shaped(self, parts: list[Tensor]) -> Tensor:
-        return self._shaped(self.solved.padded(parts))
-
-    def costs(self, parts: list[Tensor]) -> Tensor:
-        return self._shaped(self._unit.outside(self.solved.padded(parts)))
-
-    def _shaped(self, whole: Tensor) -> Tensor:
-        return whole.to(self._dtype).view(*self._batch, *whole.shape[1:])
-
-    @cached_property
-    def alignment(self) -> Tensor:
-        return self.shaped([item.law[0] for item in self.solved.items])
-
+class _Details(Details[SolvedGain]):
     @cached_property
     def expected_cost(self) -> Tensor:
-        found = [(item.law * item.problem.ground).sum() for item in self.solved.items]
-        return self._unit.outside(torch.stack(found)).to(self._dtype).view(self._batch)
+        """The mean ground cost under the alignment, (*batch)."""
+        found = [(one.alignment() * one.problem.inputs.ground).flatten(1).sum(1) for one in self.answer.solved]
+        return self.shaped(self.answer.costs(found))
 
-    def coupling(self, i: int, j: int) -> Tensor:
-        item = self.solved.items[0]
-        n, m = item.problem.joint.labels.shape
-        couplings.check_pair(self._batch, (n, m), (i, j), instead="transition_coupling(item)")
-        return couplings.of_states(item.found.engine.couplings(0), (n, m), item.problem.rows, (i, j), self._dtype)
-
-    def transition_coupling(self, item: int) -> Any:
-        couplings.check_item(item, math.prod(self._batch))
-        one = self.solved.items[item]
-        n, m = one.problem.joint.labels.shape
-        return couplings.of_chains(one.found.engine.couplings(0), (n, m), one.problem.rows)
+    def _couplings(self, item: int, step: int) -> tuple[couplings.Entries, tuple[int, int], couplings.Chains]:
+        """Those of a pair, with the numbers of its own states."""
+        number, place = located(self.answer.parts, item)
+        part, solved = self.answer.parts[number], self.answer.solved[number]
+        return solved.couplings(place, step), part.shape, solved.problem.pairing.chains(place)

@@ -14,9 +14,8 @@ A step is Newton's: with P the plans at h, the next h solves `(I - P) h = c - g`
 gain is that of a policy, hence above the least one, and no larger than the last.
 """
 
-import math
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,19 +23,21 @@ from torch import Tensor
 from markovot.average.operators import Independent, Sets, monotone_order
 from markovot.average.poisson import CoupledChain, independent_bias
 from markovot.solution import Status
+from markovot.solving.problem import Problem
+from markovot.solving.stopping import Stopping
 from markovot.transport.engine import Engine
+from markovot.transport.engines import with_engine
 from markovot.transport.forcing import (
     FINAL_SHARE,
     LOCAL_FORCING,
     LOCAL_SHARE,
-    PATIENCE,
     POLISH,
-    PROGRESS,
     START_SHARE,
     START_STEPS,
 )  # fmt: skip
-from markovot.transport.rows import Rows
 from markovot.transport.threads import own_threads
+
+T = TypeVar("T")
 
 # Sums of three numbers as large as the bias are rounded by no more than this share of it.
 ROUND_OFF = 4 * 2.0**-52
@@ -50,13 +51,13 @@ FORCING = 1e-3
 DAMPED_ABOVE, DAMPING, RELAXED = 1e6, 1e-3, 0.3
 
 
-class Problem(NamedTuple):
-    """One pair of chains."""
+class GainInputs(NamedTuple, Generic[T]):
+    """One thing for each tensor in which the gain is differentiable, as in `problem.Inputs`."""
 
-    ground: Tensor  # (1, n, m), D
-    rows: tuple[Rows, Rows]
-    epsilon: Tensor  # (1,)
-    joint: Sets
+    ground: T  # (1, n, m), D
+    x: T  # transition (1, n, n), or stored values (nnz,)
+    y: T
+    epsilon: T  # (1,)
 
 
 class Found(NamedTuple):
@@ -67,70 +68,65 @@ class Found(NamedTuple):
     bias: Tensor  # (1, n, m), the h of the last sweep
     lower: Tensor  # (count,), of the gain of each joint class
     upper: Tensor
-    status: Status
-    num_iter: int
+    status: list[Status]
+    num_iter: Tensor  # (1,)
 
 
-def iterate(problem: Problem, engine_class: Any, tolerance: float, max_iter: int, *, polish: bool) -> Found:
-    """Find the gain of every joint class to `tolerance`.
+def iterate(
+    problem: Problem[GainInputs[Tensor]], joint: Sets, tolerance: Tensor, max_iter: int, *, polish: bool
+) -> Found:
+    """Find the gain of every joint class of one pair of chains.
 
     Args:
         problem: what to solve.
-        engine_class: of the engine for the local problems.
-        tolerance: wanted half-width of the enclosures.
+        joint: the joint classes.
+        tolerance: wanted half-width of the enclosures, (1,).
         max_iter: sweeps.
         polish: go a step further than the tolerance asks, for gradients.
     """
-    with own_threads() if problem.ground.device.type == "cpu" else nullcontext():
-        return _Iteration(problem, engine_class, tolerance).run(max_iter, polish)
+    given, rows = problem.inputs, problem.pairing.rows
+    ground = given.ground
+    with own_threads() if ground.device.type == "cpu" else nullcontext():
+        scale = (ground.amax() - ground.amin())[None]
+        independent = Independent(*rows)
+        start = independent_bias(independent, joint, ground, START_SHARE * scale, START_STEPS)
+        exact = not bool(given.epsilon.any())
+
+        def run(engine: Engine) -> Found:
+            chain = CoupledChain(engine, independent, joint, exact=exact)
+            stop = Stopping(tolerance, max_iter, polish=polish, spare=POLISH)
+            return _Iteration(ground, scale, chain, stop).run(start)
+
+        ordered = monotone_order(rows, start) if exact else rows
+        return with_engine(ordered, problem.pairing.pairs, given.epsilon, lambda: scale, run)
 
 
 class _Iteration:
-    def __init__(self, problem: Problem, engine_class: Any, tolerance: float) -> None:
-        ground, joint = problem.ground, problem.joint
-        self.ground, self.joint, self.tolerance = ground, joint, tolerance
-        self.scale = (ground.amax() - ground.amin())[None]
-        self.goal = torch.full_like(self.scale, tolerance)
-        independent = Independent(*problem.rows)
-        self.start = independent_bias(independent, joint, ground, START_SHARE * self.scale, START_STEPS)
-        exact = not bool(problem.epsilon.any())
-        rows = monotone_order(problem.rows, self.start) if exact else problem.rows
-        only = torch.zeros(1, dtype=torch.int64, device=ground.device)
-        self.engine: Engine = engine_class(*rows, only, only, problem.epsilon)
-        self.chain = CoupledChain(self.engine, independent, joint, exact=exact)
+    def __init__(self, ground: Tensor, scale: Tensor, chain: CoupledChain, stop: Stopping) -> None:
+        self.ground, self.scale, self.chain, self.stop = ground, scale, chain, stop
+        self.joint = chain.joint
+        self.goal = stop.tolerance
         self.damping = DAMPING
-        self.active = torch.ones(1, dtype=torch.bool, device=ground.device)
-        self.lower, self.upper = joint.least(ground), joint.largest(ground)
+        self.lower, self.upper = self.joint.least(ground), self.joint.largest(ground)
 
-    def run(self, max_iter: int, polish: bool) -> Found:
-        h = self.start
+    def run(self, start: Tensor) -> Found:
+        h = start
         gap = torch.maximum(LOCAL_SHARE * self.goal, LOCAL_FORCING * self.scale)
-        best, stale, met, num_iter = math.inf, 0, False, 0
         while True:
             residual, width = self._sweep(h, gap)
-            num_iter += 1
-            radius = float(0.5 * (self.upper - self.lower).amax())
-            stale = 0 if radius < PROGRESS * best else stale + 1
-            best = min(best, radius)
-            polished, met = met or radius <= POLISH * self.tolerance, radius <= self.tolerance
-            done = met and (polished or not polish)
-            finite = bool(residual.isfinite().all())
-            if done or num_iter >= max_iter or stale >= PATIENCE or not finite:
-                if not finite or not math.isfinite(radius - self.tolerance):
-                    status = Status.NOT_FINITE
-                elif radius <= self.tolerance:
-                    status = Status.CONVERGED
-                else:
-                    status = Status.MAX_ITER_REACHED if num_iter >= max_iter else Status.STALLED
-                return Found(self.engine, self.chain, h, self.lower, self.upper, status, num_iter)
-            share = POLISH if met else 1.0
+            radius = 0.5 * (self.upper - self.lower).amax()[None]
+            radius = torch.where(residual.isfinite().all(), radius, torch.nan)
+            if not self.stop.update(radius):
+                chain, status = self.chain, self.stop.status(radius)
+                return Found(chain.engine, chain, h, self.lower, self.upper, status, self.stop.num_iter)
+            share = POLISH if bool(self.stop.met) else 1.0
             h = h + self._step(h, residual, width, share)
             gap = torch.maximum(share * LOCAL_SHARE * self.goal, LOCAL_FORCING * width)
 
     def _sweep(self, h: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
         """Solve the local problems at h, and narrow the enclosures; T(h) - h, and the largest of its ranges, (1,)."""
         joint = self.joint
-        lower, upper = self.engine.sweep(h, gap, self.active)
+        lower, upper = self.chain.engine.sweep(h, gap, self.stop.active)
         self.chain.forget()
         residual = self.ground + lower - h
         rounding = ROUND_OFF * (h.abs().amax() + self.ground.abs().amax())

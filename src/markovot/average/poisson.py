@@ -76,7 +76,7 @@ class CoupledChain:
 
     def __init__(self, engine: Engine, independent: Independent, joint: Sets, *, exact: bool) -> None:
         self.joint = joint
-        self._engine = engine
+        self.engine = engine
         self._independent = independent
         self.exact = exact
         self._active = torch.ones(1, dtype=torch.bool, device=joint.labels.device)
@@ -93,7 +93,7 @@ class CoupledChain:
         if self._matrix is None:
             from scipy.sparse import csr_array
 
-            row, column, mass = (part.cpu().numpy() for part in self._engine.couplings(0))
+            row, column, mass = (part.cpu().numpy() for part in self.engine.couplings(0))
             kept = mass > ROUNDING
             if not kept.all():
                 row, column, mass = row[kept], column[kept], mass[kept]
@@ -154,7 +154,7 @@ class CoupledChain:
         """The total cost until P is stopped, with a small probability at every step, (1, n, m)."""
 
         def product(v: Tensor) -> Tensor:
-            return (1 - stop) * self._engine.apply(v, self._active)
+            return (1 - stop) * self.engine.apply(v, self._active)
 
         return self._solve(product, cost, tolerance, lambda: self._factors(self.joint.inside, None, keep=1 - stop))[0]
 
@@ -162,7 +162,7 @@ class CoupledChain:
         """The z on the recurrent pairs, zero elsewhere."""
 
         def product(v: Tensor) -> Tensor:
-            return self._engine.apply(v, self._active) * recurrent.inside - recurrent.spread(recurrent.mean(v))
+            return self.engine.apply(v, self._active) * recurrent.inside - recurrent.spread(recurrent.mean(v))
 
         rhs = torch.where(recurrent.inside, cost, 0.0)
         return self._solve(product, rhs, tolerance, lambda: self._factors(recurrent.inside, recurrent))
@@ -173,7 +173,7 @@ class CoupledChain:
         """The x on the other pairs; elsewhere it is `boundary`. Pairs that go astray are coupled independently."""
 
         def product(v: Tensor) -> Tensor:
-            ahead = self._engine.apply(v, self._active)
+            ahead = self.engine.apply(v, self._active)
             if astray is not None:
                 ahead = torch.where(astray, self._independent(v), ahead)
             return torch.where(outside, ahead, 0.0)
@@ -193,13 +193,13 @@ class CoupledChain:
         uniform = chosen.inside[None].double() / chosen.sizes
 
         def product(v: Tensor) -> Tensor:
-            return self._engine.apply_transpose(v, self._active) * chosen.inside - uniform * v.sum()
+            return self.engine.apply_transpose(v, self._active) * chosen.inside - uniform * v.sum()
 
         tolerance = uniform.new_full((1,), LAW_TOLERANCE)
         law, _ = self._solve(product, uniform, tolerance, lambda: self._factors(chosen.inside, chosen), transpose=True)
         law = law.clamp(min=0.0) * chosen.inside
         law = law / law.sum()
-        left = float((self._engine.apply_transpose(law, self._active) - law).abs().sum())
+        left = float((self.engine.apply_transpose(law, self._active) - law).abs().sum())
         if not left <= LAW_LIMIT:
             raise SolveError(
                 f"the stationary law of the coupled chain was not found: a step changes it by {left:.3g}. The coupled "

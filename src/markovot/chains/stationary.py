@@ -11,6 +11,7 @@ nothing and so gives every single probability to about 1e-15 relative, however s
 decomposable the chain.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from markovot import validate
 from markovot.autograd.eager import eagerly
-from markovot.autograd.implicit import implicit
+from markovot.autograd.implicit import Once
 from markovot.autograd.transforms import outside, plain
 from markovot.chains import sparse
 from markovot.chains.compressed import Compressed
@@ -81,19 +82,10 @@ def of_dense(transition: Tensor, mask: Tensor | None = None) -> Tensor:
     real = torch.ones(transition.shape[:-1], dtype=torch.bool, device=transition.device) if mask is None else mask
     real = real.reshape(-1, n)
 
-    def solve(matrices: Tensor) -> tuple[tuple[Tensor, ...], Any]:
+    def solve(matrices: Tensor) -> _DenseLaws:
         flat = matrices.reshape(-1, n, n).double()
         ground, closed = _examine(flat, real, transition.shape[:-2])
-        laws = _dense_laws(flat, real, ground, closed)
-
-        def pullback(needed: tuple[bool, ...], grad: Tensor | None) -> tuple[Tensor | None, ...]:
-            if grad is None:
-                return (None,)
-            z = _hitting_values(flat, laws, ground, grad.reshape(-1, n).double())
-            z = torch.where(real, z - (z * real).sum(-1, keepdim=True) / real.sum(-1, keepdim=True), 0.0)
-            return ((laws[:, :, None] * z[:, None, :]).view(matrices.shape).to(matrices.dtype),)
-
-        return (laws.view(matrices.shape[:-1]).to(matrices.dtype),), pullback
+        return _DenseLaws(matrices, real, flat, ground, _dense_laws(flat, real, ground, closed))
 
     def native(matrices: Tensor) -> Tensor:
         _examine_all(matrices, real)
@@ -103,7 +95,7 @@ def of_dense(transition: Tensor, mask: Tensor | None = None) -> Tensor:
         moved = matrices.detach() + (step - mean).masked_fill(~pairs.view(transition.shape), 0.0)
         return _native_laws(moved, real.view(transition.shape[:-1]))
 
-    return implicit(solve, transition, native=native)[0]
+    return Once(solve, native=native)(transition)[0]
 
 
 def of_compressed(rows: Compressed, mask: Tensor | None = None) -> Tensor:
@@ -113,24 +105,14 @@ def of_compressed(rows: Compressed, mask: Tensor | None = None) -> Tensor:
     real = torch.ones(rows.rows_shape, dtype=torch.bool, device=rows.values.device) if mask is None else mask
     real = real.reshape(-1, n)
 
-    def solve(values: Tensor) -> tuple[tuple[Tensor, ...], Any]:
+    def solve(values: Tensor) -> _StoredLaws:
         store = Compressed(rows.indptr.reshape(-1, n + 1).cpu(), rows.indices.cpu(), values.double().cpu())
         step = max(1, _CHUNK // (n * n)) if n <= REDUCED else 1
         solvers: list[Any] = []
         for part, keep, start in _chunks(store, real.cpu(), step):
             solver = _Reduced if int(keep.sum(1).amax()) <= REDUCED else _Factorised
             solvers.append(solver(part, keep, rows.rows_shape[:-1], start))
-        laws = torch.cat([part.laws for part in solvers]).to(values.device)
-
-        def pullback(needed: tuple[bool, ...], grad: Tensor | None) -> tuple[Tensor | None, ...]:
-            if grad is None:
-                return (None,)
-            parts = grad.reshape(-1, n).double().cpu().split([len(part.laws) for part in solvers])
-            z = torch.cat([part.hitting_values(g) for part, g in zip(solvers, parts, strict=True)]).to(values.device)
-            along = z.reshape(-1)[owner // n * n + rows.indices]
-            return ((laws.reshape(-1)[owner] * centre_stored(along, owner, laws.numel())).to(values.dtype),)
-
-        return (laws.view(rows.rows_shape).to(values.dtype),), pullback
+        return _StoredLaws(rows._replace(values=values), owner, solvers)
 
     def native(values: Tensor) -> Tensor:
         centred = values.detach() + centre_stored(values - values.detach(), owner, len(real) * n)
@@ -138,7 +120,50 @@ def of_compressed(rows: Compressed, mask: Tensor | None = None) -> Tensor:
         _examine_all(dense, real)
         return _native_laws(dense, real.view(rows.rows_shape))
 
-    return implicit(solve, rows.values, native=native)[0]
+    return Once(solve, native=native)(rows.values)[0]
+
+
+@dataclass
+class _DenseLaws:
+    """Stationary laws of dense matrices, and their gradient."""
+
+    matrices: Tensor  # (*batch, n, n)
+    real: Tensor  # bool (B, n)
+    flat: Tensor  # (B, n, n), float64
+    ground: Any
+    laws: Tensor  # (B, n)
+
+    def outputs(self) -> tuple[Tensor, ...]:
+        return (self.laws.view(self.matrices.shape[:-1]).to(self.matrices.dtype),)
+
+    def pullback(self, needed: tuple[bool, ...], grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,)
+        given, real = self.matrices, self.real
+        z = _hitting_values(self.flat, self.laws, self.ground, grad.reshape(-1, given.shape[-1]).double())
+        z = torch.where(real, z - (z * real).sum(-1, keepdim=True) / real.sum(-1, keepdim=True), 0.0)
+        return ((self.laws[:, :, None] * z[:, None, :]).view(given.shape).to(given.dtype),)
+
+
+class _StoredLaws:
+    """Stationary laws of matrices in compressed rows, solved in parts, and their gradient."""
+
+    def __init__(self, rows: Compressed, owner: Tensor, solvers: list[Any]) -> None:
+        self.rows, self.owner, self.solvers = rows, owner, solvers
+        self.laws = torch.cat([part.laws for part in solvers]).to(rows.values.device)
+
+    def outputs(self) -> tuple[Tensor, ...]:
+        return (self.laws.view(self.rows.rows_shape).to(self.rows.values.dtype),)
+
+    def pullback(self, needed: tuple[bool, ...], grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,)
+        n, values, owner = self.rows.rows_shape[-1], self.rows.values, self.owner
+        parts = grad.reshape(-1, n).double().cpu().split([len(part.laws) for part in self.solvers])
+        found = [part.hitting_values(g) for part, g in zip(self.solvers, parts, strict=True)]
+        along = torch.cat(found).to(values.device).reshape(-1)[owner // n * n + self.rows.indices]
+        moved = self.laws.reshape(-1)[owner] * centre_stored(along, owner, self.laws.numel())
+        return (moved.to(values.dtype),)
 
 
 def _examine_all(matrices: Tensor, real: Tensor) -> None:

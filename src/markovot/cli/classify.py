@@ -124,7 +124,6 @@ def _run(
     protocol: Protocol, showing: Showing,
 ) -> "dict[str, NestedAccuracy]":  # fmt: skip
     from markovot.analysis import classification
-    from markovot.solving.fixed_point import PolicyIteration
 
     return classification.classify(
         dataset,
@@ -134,7 +133,7 @@ def _run(
         protocol=classification.NestedCV(
             folds=protocol.folds, inner_folds=protocol.inner_folds, seed=protocol.seed, psd=protocol.psd
         ),
-        solver=PolicyIteration(rtol=rtol),
+        rtol=rtol,
         checkpoint=checkpoint,
         progress=showing.bar,
     )

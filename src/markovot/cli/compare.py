@@ -86,10 +86,8 @@ def compare(
 
 def _solve(x: "MarkovChain", y: "MarkovChain", cost: "Cost", problem: Problem) -> "ChainSolution":
     from markovot.distances.discounted import discounted_wl
-    from markovot.solving.fixed_point import PolicyIteration
 
-    solver = PolicyIteration(rtol=problem.rtol)
-    return discounted_wl(x, y, cost, delta=problem.delta, epsilon=problem.epsilon, solver=solver, throw=False)
+    return discounted_wl(x, y, cost, delta=problem.delta, epsilon=problem.epsilon, rtol=problem.rtol, throw=False)
 
 
 def _debiased(

@@ -98,7 +98,6 @@ def _solve(
     data: "Data", cost: Any, problem: Problem, debiased: bool, checkpoint: Path, showing: Showing
 ) -> "PairwiseSolution":
     from markovot.pairwise import distance_matrix
-    from markovot.solving.fixed_point import PolicyIteration
 
     try:
         return distance_matrix(
@@ -107,7 +106,7 @@ def _solve(
             delta=problem.delta,
             epsilon=problem.epsilon,
             debiased=debiased,
-            solver=PolicyIteration(rtol=problem.rtol),
+            rtol=problem.rtol,
             checkpoint=checkpoint,
             progress=showing.bar,
             throw=False,

@@ -103,7 +103,6 @@ def _search(
     """The k nearest among some graphs, and how much work that was."""
     from markovot.cli.data import choose_cost
     from markovot.pairwise import nearest_neighbours
-    from markovot.solving.fixed_point import PolicyIteration
 
     cost, cost_name = choose_cost(problem.cost, data.set.feature_kind)
     found = nearest_neighbours(
@@ -113,7 +112,7 @@ def _search(
         cost=cost,
         delta=problem.delta,
         epsilon=problem.epsilon,
-        solver=PolicyIteration(rtol=problem.rtol),
+        rtol=problem.rtol,
         progress=showing.bar,
         throw=False,
     )

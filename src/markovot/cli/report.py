@@ -80,7 +80,8 @@ def _solution(stored: dict[str, Any]) -> "PairwiseSolution":
     status = np.empty(stored["status"].shape, dtype=object)
     status[...] = [[Status[name] for name in row] for row in stored["status"].tolist()]
     invalid = {("chains", int(number)): reason for number, reason in stored["settings"]["invalid"].items()}
-    return PairwiseSolution(stored["value"], stored["error_bound"], status, invalid=invalid)
+    uncounted = np.zeros(status.shape, dtype=np.int32)  # files keep no numbers of sweeps
+    return PairwiseSolution(stored["value"], stored["error_bound"], status, uncounted, invalid=invalid)
 
 
 def _load(distances: Path, settings: dict[str, Any], graphs: int, data: str | None) -> "Data":
@@ -117,7 +118,6 @@ def _solver(settings: dict[str, Any]) -> "Solve":
 
     from markovot.cli.data import choose_cost
     from markovot.distances.discounted import discounted_wl
-    from markovot.solving.fixed_point import PolicyIteration
 
     cost, _ = choose_cost(settings["cost"], settings["features"])
     return partial(
@@ -125,7 +125,7 @@ def _solver(settings: dict[str, Any]) -> "Solve":
         cost=cost,
         delta=settings["delta"],
         epsilon=settings["epsilon"],
-        solver=PolicyIteration(rtol=settings["rtol"]),
+        rtol=settings["rtol"],
         throw=False,
     )
 

@@ -14,11 +14,12 @@ Chains = tuple[Rows, Rows]  # those of one pair, without padding
 _TINY = np.finfo(np.float64).tiny
 
 
-def check_pair(batch: torch.Size, shape: tuple[int, int], states: tuple[int, int], *, instead: str) -> None:
-    """Refuse a pair of states of a batch, or one that is not there; `instead` is what serves batches."""
+def check_pair(batch: torch.Size, shape: tuple[int, int], states: tuple[int, int]) -> None:
+    """Refuse a pair of states of a batch, or one that is not there."""
     if batch.numel() != 1:
         raise ValueError(
-            f"coupling: the solution is of a batch of shape {tuple(batch)}. Solve the one pair alone, or use {instead}."
+            f"coupling: the solution is of a batch of shape {tuple(batch)}. Solve the one pair alone, or use "
+            "transition_coupling(item)."
         )
     (n, m), (i, j) = shape, states
     for name, state in (("i", i), ("j", j)):

@@ -8,11 +8,10 @@ from torch import Tensor
 
 from markovot import validate
 from markovot.autograd.eager import eagerly
-from markovot.chains import MarkovChain, chain_of
+from markovot.chains import chain_of
 from markovot.costs import resolve_cost
-from markovot.distances.walks import HorizonSolution, distance
-from markovot.solving.fixed_point import PolicyIteration, Solver, check_solver
-from markovot.solving.inputs import batch_shape
+from markovot.distances.walks import Horizon, check_depth, distance
+from markovot.solution import HorizonSolution
 
 
 @eagerly
@@ -23,7 +22,8 @@ def wl(
     *,
     depth: int,
     epsilon: float | Tensor,
-    solver: Solver = PolicyIteration(),
+    rtol: float = 1e-4,
+    max_iter: int = 100,
     throw: bool = True,
 ) -> HorizonSolution:
     r"""The Weisfeiler-Lehman distance of depth k between two Markov chains: their states after k steps.
@@ -40,8 +40,8 @@ def wl(
         epsilon: in units of the cost; a number or a tensor (*batch). The entropic bias is at most
             (k + 1) * epsilon * log(largest support). 0, for every item, asks for exact transport, on the CPU only: the
             distance of Chen et al., which for stationary initial laws does not fall as the depth grows.
-        solver: its `rtol` is the wanted certified error, relative to the range of the cost (to one where that is zero).
-            Nothing is iterated, and nothing else of it matters.
+        rtol: wanted certified error, relative to the range of the cost (to one where that is zero).
+        max_iter: of no effect here, where k sweeps are taken; all distances have the same settings.
         throw: raise a `SolveError` if some item did not converge, rather than return it with its status.
 
     Returns:
@@ -70,15 +70,13 @@ def wl(
         >>> print(*(f"{wl(x, y, cost, depth=depth, epsilon=0.0).value.item():.3f}" for depth in (0, 1, 2)))
         0.205 0.272 0.312
     """
-    throw = validate.flag("throw", throw)
+    throw, accuracy = validate.flag("throw", throw), validate.accuracy(rtol, max_iter)
     x, y = chain_of("x", x), chain_of("y", y)
     ground = resolve_cost(cost, x, y)
-    depth = _check_depth(depth)
+    steps = check_depth(depth)
     epsilon = validate.regularisation(epsilon, dtype=torch.float64, device=x.device)
-    check_solver(solver)
-    batch = batch_shape(ground.shape[:-2], epsilon=epsilon.shape)
-    hazards = torch.zeros(*batch, depth, dtype=torch.float64, device=x.device)
-    return distance((x, y), ground, (hazards, None, epsilon), batch, solver, throw=throw)
+    hazards = torch.zeros(steps, dtype=torch.float64, device=x.device)
+    return distance((x, y), ground, epsilon, Horizon(hazards, None, {}), accuracy, throw=throw)
 
 
 @eagerly
@@ -90,7 +88,8 @@ def horizon_wl(
     law: Any,
     epsilon: float | Tensor,
     tail: float | Tensor | None = None,
-    solver: Solver = PolicyIteration(),
+    rtol: float = 1e-4,
+    max_iter: int = 100,
     throw: bool = True,
 ) -> HorizonSolution:
     r"""The distance between two Markov chains at a random time T of any law: the OTM distance.
@@ -112,8 +111,8 @@ def horizon_wl(
         tail: None (default): T is at most k. A number in (0, 1], or a tensor (*batch): the last probability p_k is
             that of k steps or more, and T - k is geometric with this parameter, as in `discounted_wl` with this delta;
             1 stops at k.
-        solver: its `rtol` is the wanted certified error, relative to the range of the cost (to one where that is zero).
-            Only a tail is iterated, in the solver's way.
+        rtol: wanted certified error, relative to the range of the cost (to one where that is zero).
+        max_iter: the most sweeps for a tail, which alone is iterated.
         throw: raise a `SolveError` if some item did not converge, rather than return it with its status.
 
     Returns:
@@ -144,42 +143,16 @@ def horizon_wl(
         >>> print(f"{horizon_wl(x, y, cost, law=law, epsilon=0.0).value.item():.3f}")
         0.318
     """
-    throw = validate.flag("throw", throw)
+    throw, accuracy = validate.flag("throw", throw), validate.accuracy(rtol, max_iter)
     x, y = chain_of("x", x), chain_of("y", y)
     ground = resolve_cost(cost, x, y)
     law = _check_law(law, x.device)
     epsilon = validate.regularisation(epsilon, dtype=torch.float64, device=x.device)
-    shapes = {"law": law.shape[:-1], "epsilon": epsilon.shape}
+    shapes = {"law": law.shape[:-1]}
     if tail is not None:
         tail = _check_tail(tail, x.device)
         shapes["tail"] = tail.shape
-    check_solver(solver)
-    batch = batch_shape(ground.shape[:-2], **shapes)
-    return distance((x, y), ground, (_hazards(law), tail, epsilon), batch, solver, throw=throw)
-
-
-def truncated(
-    chains: tuple[MarkovChain, MarkovChain],
-    ground: Tensor,
-    delta: Tensor,
-    epsilon: Tensor,
-    *,
-    depth: int,
-    solver: Solver,
-    throw: bool,
-) -> HorizonSolution:
-    """`discounted_wl` of a finite depth, its other arguments being checked."""
-    depth = _check_depth(depth)
-    batch = batch_shape(ground.shape[:-2], delta=delta.shape, epsilon=epsilon.shape)
-    hazards = delta[..., None].expand(*delta.shape, depth)
-    return distance(chains, ground, (hazards, None, epsilon), batch, solver, throw=throw)
-
-
-def _check_depth(depth: Any) -> int:
-    depth = validate.count("depth", depth, low=-validate.LARGEST)
-    if depth < 0:
-        raise ValueError(f"depth: {depth} is negative. 0 compares the initial laws, k the states after k steps.")
-    return depth
+    return distance((x, y), ground, epsilon, Horizon(_hazards(law), tail, shapes), accuracy, throw=throw)
 
 
 def _check_law(law: Any, device: torch.device) -> Tensor:

@@ -1,6 +1,5 @@
-"""One entropic transport problem, public because users want it alone."""
+"""The transport problem between two laws, public because users want it alone."""
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from markovot import validate
 from markovot.autograd.eager import eagerly
-from markovot.autograd.implicit import Pullback, implicit
+from markovot.autograd.implicit import Once
 from markovot.autograd.transforms import plain
 from markovot.costs.ground import given_cost
 from markovot.solution import Solution, Status, rounded, statuses
@@ -66,7 +65,7 @@ def transport_cost(
         0.252
     """
     a, b, cost = _checked(a, b, cost)
-    rtol, throw = validate.number("rtol", rtol, 1e-15, 1.0), validate.flag("throw", throw)
+    (rtol, _), throw = validate.accuracy(rtol, 1), validate.flag("throw", throw)
     epsilon = validate.regularisation(epsilon, dtype=torch.float64, device=a.device)
     n, m, dtype = a.shape[-1], b.shape[-1], a.dtype
     batch = _batch_shape(a, b, cost, epsilon)
@@ -78,16 +77,13 @@ def transport_cost(
     scale = measured(cost, epsilon, None)
     inputs = (*laws, scale.ground, scale.epsilon)
     wanted = tolerance(cost_range(plain(scale.ground), None), rtol)
-    solved: _Solved | None = None
 
-    def solve(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor) -> tuple[tuple[Tensor], Pullback]:
-        nonlocal solved
-        solved = _Solved(a, b, cost, epsilon, solve_problems(a, b, cost, epsilon, wanted))
-        return (solved.certified[0],), solved.pullback
+    def solve(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor) -> SolvedTransport:
+        return SolvedTransport(a, b, cost, epsilon, solve_problems(a, b, cost, epsilon, wanted))
 
-    (value,) = implicit(solve, *inputs)
-    assert solved is not None
-    solution = _package(solved, value, (wanted, scale.unit), batch, dtype)
+    call = Once(solve)
+    (value,) = call(*inputs)
+    solution = _package(call.solved, value, (wanted, scale.unit), batch, dtype)
     if throw:
         solution.raise_unless_converged(scale.unit.outside(wanted).view(batch))
     return solution
@@ -125,12 +121,18 @@ def _batch_shape(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor) -> torch.S
 
 
 @dataclass
-class _Solved:
+class SolvedTransport:
+    """Solved problems, and their gradient."""
+
     a: Tensor
     b: Tensor
     cost: Tensor
     epsilon: Tensor
     found: Coupled
+
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The values."""
+        return (self.certified[0],)
 
     def pullback(self, needed: tuple[bool, ...], grad: Tensor) -> tuple[Tensor | None, ...]:
         """The envelope theorem: f, g, the plan, and KL."""
@@ -141,7 +143,6 @@ class _Solved:
             grad[:, None, None] * found.plan if needed[2] else None,
             grad * found.kl(self.cost, self.epsilon) if needed[3] else None,
         )
-
 
     @cached_property
     def certified(self) -> tuple[Tensor, Tensor]:
@@ -154,21 +155,17 @@ class _Solved:
 
 
 def _package(
-    solved: _Solved, value: Tensor, goal: tuple[Tensor, Unit], batch: torch.Size, dtype: torch.dtype
+    solved: SolvedTransport, value: Tensor, goal: tuple[Tensor, Unit], batch: torch.Size, dtype: torch.dtype
 ) -> Solution:
     """The solution; `goal` is the error that was wanted, and what costs are measured in."""
     (wanted, unit), bound = goal, solved.certified[1]
-    found = [
-        Status.CONVERGED if reached <= limit else Status.STALLED if reached < math.inf else Status.NOT_FINITE
-        for reached, limit in zip(bound.tolist(), wanted.tolist(), strict=True)
-    ]
     n, m = solved.cost.shape[1:]
     value, bound, f, g = (unit.outside(each) for each in (value, bound, solved.found.f, solved.found.g))
     value, bound = rounded(value, bound, dtype)
     return Solution(
         value=value.view(batch),
         error_bound=bound.view(batch),
-        status=statuses(found, batch),
+        status=statuses(Status.each(solved.certified[1], wanted), batch),
         num_iter=solved.found.num_iter.view(batch),
         plan=solved.found.plan.to(dtype).view(*batch, n, m),
         potentials=(f.to(dtype).view(*batch, n), g.to(dtype).view(*batch, m)),

@@ -18,7 +18,6 @@ from markovot.learning.history import History
 from markovot.learning.losses import DiscountedWLLoss
 from markovot.learning.training import Training
 from markovot.solution import ChainSolution
-from markovot.solving.fixed_point import PolicyIteration, Solver
 
 # Of Brugere, Wan and Wang.
 TRAINING = Training(steps=300, lr=1e-2)
@@ -64,7 +63,8 @@ def barycentre(
     weights: Any = None,
     restarts: int = 4,
     seed: int = 0,
-    solver: Solver = PolicyIteration(),
+    rtol: float = 1e-4,
+    max_iter: int = 100,
     training: Training = TRAINING,
 ) -> Barycentre:
     r"""The chain with n states that has the least mean distance to the given ones, and its features.
@@ -86,7 +86,8 @@ def barycentre(
         weights: w >= 0, one for each chain, divided by their sum. Default: equal ones.
         restarts: how many starts are trained, side by side in one batch; the best is returned.
         seed: of the starts. Start r depends on the seed and r alone.
-        solver: as in `discounted_wl`.
+        rtol: wanted certified error, as in `discounted_wl`.
+        max_iter: the most sweeps of a solve, likewise.
         training: how to train. The defaults are those of Brugere, Wan and Wang: Adam, 300 steps, learning rate 0.01;
             delta and epsilon too are theirs. They stop short of the minimum: on rings and molecules, a learning rate of
             0.03 ended 2 to 12 % lower in as many steps.
@@ -127,12 +128,13 @@ def barycentre(
     targets = starts.targets_of(given, cost)
     shares = _shares(weights, len(given)).to(targets.chains.parameter)
     module = starts.start(targets, shares, n_states, restarts=restarts, seed=seed)
-    loss = DiscountedWLLoss(targets.cost, delta=delta, epsilon=epsilon, solver=solver, reduction="none")
+    loss = DiscountedWLLoss(targets.cost, delta=delta, epsilon=epsilon, rtol=rtol, max_iter=max_iter, reduction="none")
     history = starts.fit(module, starts.ToTargets(loss, targets, shares), training)
     item = int(history.best.argmin())
     chain = module.chain(item, targets.labels)
     with torch.no_grad():
-        solution = discounted_wl(chain, MarkovChain.stack(given), cost, delta=delta, epsilon=epsilon, solver=solver)
+        setting: Any = {"delta": delta, "epsilon": epsilon, "rtol": rtol, "max_iter": max_iter}
+        solution = discounted_wl(chain, MarkovChain.stack(given), cost, **setting)
     return Barycentre(
         chain=chain,
         value=float(shares @ solution.value),

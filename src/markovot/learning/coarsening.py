@@ -18,7 +18,6 @@ from markovot.learning.history import History
 from markovot.learning.losses import DiscountedWLLoss
 from markovot.learning.training import Training
 from markovot.solution import ChainSolution
-from markovot.solving.fixed_point import PolicyIteration, Solver
 
 # Chains of which at most this share of the entries is positive are kept sparse.
 SPARSE_SHARE = 0.5
@@ -73,7 +72,8 @@ def coarsen(
     steps_per_move: float | None = None,
     restarts: int = 1,
     seed: int = 0,
-    solver: Solver = PolicyIteration(),
+    rtol: float = 1e-4,
+    max_iter: int = 100,
     training: Training = TRAINING,
 ) -> Coarsening:
     r"""Fit a chain with k states to a chain with n states that is run several steps at a time.
@@ -95,7 +95,8 @@ def coarsen(
         steps_per_move: s >= 0. Default: n / k. 1 for a chain whose small states shall be groups that keep their pace.
         restarts: how many starts are trained, side by side in one batch; the best is returned.
         seed: of the starts. Start r depends on the seed and r alone.
-        solver: as in `discounted_wl`.
+        rtol: wanted certified error, as in `discounted_wl`.
+        max_iter: the most sweeps of a solve, likewise.
         training: how to train. The defaults are those of Brugere, Wan and Wang: Adam, 3,000 steps, learning rate 0.005;
             delta and epsilon too are theirs.
 
@@ -142,12 +143,12 @@ def coarsen(
         targets = targets._replace(initial="stationary")
     weights = torch.ones(1, dtype=target.dtype, device=target.device)
     module = starts.start(targets, weights, n_states, restarts=restarts, seed=seed)
-    loss = DiscountedWLLoss(targets.cost, delta=delta, epsilon=epsilon, solver=solver, reduction="none")
+    loss = DiscountedWLLoss(targets.cost, delta=delta, epsilon=epsilon, rtol=rtol, max_iter=max_iter, reduction="none")
     history = starts.fit(module, starts.ToTargets(loss, targets, weights), training)
     item = int(history.best.argmin())
     small = module.chain(item, targets.labels)
     with torch.no_grad():
-        solution = discounted_wl(small, target, cost, delta=delta, epsilon=epsilon, solver=solver)
+        solution = discounted_wl(small, target, cost, delta=delta, epsilon=epsilon, rtol=rtol, max_iter=max_iter)
     assignment = assignment_of(solution)
     return Coarsening(
         chain=small,

@@ -22,7 +22,6 @@ from markovot.learning.losses import DiscountedWLLoss
 from markovot.learning.starts import SideBySide, Targets
 from markovot.learning.training import Training
 from markovot.solution import ChainSolution
-from markovot.solving.fixed_point import PolicyIteration, Solver
 
 # A flow starts at the chain's own probabilities, mixed with so much of uniform ones: a softmax hardly moves near 0.
 FLOW_SMOOTHING = 0.02
@@ -66,7 +65,8 @@ def fit_distances(
     epsilon: float = 0.01,
     restarts: int = 4,
     seed: int = 0,
-    solver: Solver = PolicyIteration(),
+    rtol: float = 1e-4,
+    max_iter: int = 100,
     training: Training = FIT_TRAINING,
 ) -> DistanceFit:
     r"""Find a chain with n states whose distances to the given chains are given numbers.
@@ -84,7 +84,8 @@ def fit_distances(
         epsilon: as in `discounted_wl`.
         restarts: how many starts are trained, side by side in one batch; the best is returned.
         seed: of the starts. Start r depends on the seed and r alone.
-        solver: as in `discounted_wl`.
+        rtol: wanted certified error, as in `discounted_wl`.
+        max_iter: the most sweeps of a solve, likewise.
         training: how to train.
 
     Returns:
@@ -115,11 +116,12 @@ def fit_distances(
     wanted = _checked_targets(targets, len(given)).to(stack.chains.parameter)
     weights = torch.full_like(wanted, 1 / len(given))
     module = starts.start(stack, weights, n_states, restarts=restarts, seed=seed)
-    loss = DiscountedWLLoss(stack.cost, delta=delta, epsilon=epsilon, solver=solver, reduction="none")
+    loss = DiscountedWLLoss(stack.cost, delta=delta, epsilon=epsilon, rtol=rtol, max_iter=max_iter, reduction="none")
     history = starts.fit(module, _Misfit(loss, stack, wanted), training)
     chain = module.chain(int(history.best.argmin()), stack.labels)
     with torch.no_grad():
-        solution = discounted_wl(chain, MarkovChain.stack(given), cost, delta=delta, epsilon=epsilon, solver=solver)
+        setting: Any = {"delta": delta, "epsilon": epsilon, "rtol": rtol, "max_iter": max_iter}
+        solution = discounted_wl(chain, MarkovChain.stack(given), cost, **setting)
     return DistanceFit(
         chain=chain,
         distances=solution.value,
@@ -181,7 +183,8 @@ def gradient_flow(
     delta: float = 0.5,
     epsilon: float = 0.01,
     snapshots: int = 6,
-    solver: Solver = PolicyIteration(),
+    rtol: float = 1e-4,
+    max_iter: int = 100,
     training: Training = FLOW_TRAINING,
 ) -> Flow:
     r"""Let a chain move downhill to another, in its transition probabilities and features.
@@ -198,7 +201,8 @@ def gradient_flow(
         delta: as in `discounted_wl`.
         epsilon: as in `discounted_wl`.
         snapshots: how many chains to return, at least 2: the first, the last, and those evenly between.
-        solver: as in `discounted_wl`.
+        rtol: wanted certified error, as in `discounted_wl`.
+        max_iter: the most sweeps of a solve, likewise.
         training: how to train; not with a checkpoint, which would keep no snapshots.
 
     Returns:
@@ -241,7 +245,7 @@ def gradient_flow(
     law = both[0].initial_law
     module = _module_at(both[0], targets, initial="learned" if law == "given" else law)
     goal = targets._replace(chains=MarkovChain.stack([targets.chains[1]]))
-    loss = DiscountedWLLoss(targets.cost, delta=delta, epsilon=epsilon, solver=solver, reduction="none")
+    loss = DiscountedWLLoss(targets.cost, delta=delta, epsilon=epsilon, rtol=rtol, max_iter=max_iter, reduction="none")
     at = np.unique(np.linspace(0, training.steps, snapshots).round().astype(np.int64))
     film = _Film(starts.ToTargets(loss, goal, both[0].parameter.new_ones(1)), targets.labels, set(at.tolist()))
     history = starts.fit(module, film, training)

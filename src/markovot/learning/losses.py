@@ -1,6 +1,5 @@
 """Losses to train chains with."""
 
-import copy
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +14,6 @@ from markovot.costs import Cost
 from markovot.costs.ground import not_a_cost
 from markovot.distances.discounted import discounted_wl
 from markovot.solution import ChainSolution
-from markovot.solving.fixed_point import PolicyIteration, Solver, check_solver
 from markovot.validate.containers import own
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -33,7 +31,8 @@ class DiscountedWLLoss(nn.Module):
             (*batch, n, m); a parameter is learned.
         delta: in (0, 1]; a number, a tensor (*batch), or a parameter.
         epsilon: >= 0, in units of the cost; likewise.
-        solver: `PolicyIteration` (default) or `ValueIteration`, with the certified tolerance `rtol`.
+        rtol: wanted certified error of each distance, relative to the range of its cost.
+        max_iter: the most sweeps of a solve.
         reduction: "mean" (default), "sum", or "none" for the (weighted) distances of all items.
         weights: w >= 0, which broadcasts to the batch. Default: ones.
         warm_start: whether to start from the solution of the step before, in training mode. It changes values and
@@ -41,7 +40,7 @@ class DiscountedWLLoss(nn.Module):
             it off where each batch holds other items than the one before.
 
     Raises:
-        TypeError: what is not a solver, a cost, or a number.
+        TypeError: what is not a cost, or not a number.
         ValueError: an unknown reduction; delta, epsilon or weights out of range.
 
     Note:
@@ -80,7 +79,8 @@ class DiscountedWLLoss(nn.Module):
         *,
         delta: float | Tensor,
         epsilon: float | Tensor,
-        solver: Solver = PolicyIteration(),
+        rtol: float = 1e-4,
+    max_iter: int = 100,
         reduction: str = "mean",
         weights: Tensor | None = None,
         warm_start: bool = True,
@@ -88,7 +88,7 @@ class DiscountedWLLoss(nn.Module):
         super().__init__()
         if not isinstance(cost, Cost | Tensor | np.ndarray):
             raise not_a_cost("a cost such as costs.Euclidean(), a tensor or an array (n, m)", cost)
-        check_solver(solver)
+        self.rtol, self.max_iter = validate.accuracy(rtol, max_iter)
         cpu = torch.device("cpu")
         validate.discount(delta, dtype=torch.float64, device=cpu)
         validate.regularisation(epsilon, dtype=torch.float64, device=cpu)
@@ -96,7 +96,6 @@ class DiscountedWLLoss(nn.Module):
         self._hold("delta", delta)
         self._hold("epsilon", epsilon)
         self._hold("weights", _checked_weights(weights))
-        self.solver = solver
         self.reduction = validate.choice("reduction", reduction, REDUCTIONS)
         self.warm_start = validate.flag("warm_start", warm_start)
         self.reset()
@@ -134,9 +133,8 @@ class DiscountedWLLoss(nn.Module):
         if use:
             self._start = None  # a solve that fails leaves nothing to start from
         with torch.autocast(x.device.type, enabled=False):
-            solution = discounted_wl(
-                x, y, self.cost, delta=self.delta, epsilon=self.epsilon, solver=self.solver, init=init
-            )
+            setting: Any = {"delta": self.delta, "epsilon": self.epsilon, "rtol": self.rtol, "max_iter": self.max_iter}
+            solution = discounted_wl(x, y, self.cost, **setting, init=init)
             self._last = detached(solution)
             if use:
                 self._start, self._key = self._last, key
@@ -179,10 +177,10 @@ class DiscountedWLLoss(nn.Module):
 
 def detached(solution: ChainSolution) -> ChainSolution:
     """The same solution without any autograd graph."""
-    details = copy.copy(solution._details)
-    x, y = details.answer.chains
-    details.answer = details.answer._replace(chains=(x.detach(), y.detach()))
-    return replace(solution, value=solution.value.detach(), cost_to_go=solution.cost_to_go.detach(), _details=details)
+    return replace(
+        solution, value=solution.value.detach(), cost_to_go=solution.cost_to_go.detach(),
+        details=solution.details.detached(),
+    )  # fmt: skip
 
 
 def _checked_weights(weights: Any) -> Tensor | None:

@@ -14,7 +14,7 @@ from torch.nn import Module, Parameter
 from markovot import validate
 from markovot.learning.checkpoint import Checkpoint
 from markovot.learning.history import History
-from markovot.solution import Solution, SolveError
+from markovot.solution import Certified, SolveError
 
 Objective = Callable[[Any], Any]
 OptimiserFactory = Callable[[list[Parameter]], torch.optim.Optimizer]
@@ -261,7 +261,7 @@ class _Run:
                 f"trained parameter has {len(value)} for its first dimension. For one problem, return a sum."
             )
 
-    def _check_finite(self, seen: Any, solution: Solution | None) -> None:
+    def _check_finite(self, seen: Any, solution: Certified | None) -> None:
         if not np.isfinite(seen).all():
             which = f" of item {int(np.flatnonzero(~np.isfinite(seen))[0])}" if seen.ndim else ""
             wrong = None if solution is None else (~solution.value.isfinite()).nonzero()
@@ -322,10 +322,10 @@ class _Run:
         )
 
 
-def _split(returned: Any) -> tuple[Tensor, Solution | None]:
+def _split(returned: Any) -> tuple[Tensor, Certified | None]:
     """The value, and the solution behind it if there is one."""
     value, solution = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
-    if not isinstance(value, Tensor) or not (solution is None or isinstance(solution, Solution)):
+    if not isinstance(value, Tensor) or not (solution is None or isinstance(solution, Certified)):
         raise TypeError(
             "objective: it must return a tensor, or a pair of a tensor and the solution behind it; got "
             f"{type(value).__name__}{'' if solution is None else f' and {type(solution).__name__}'}."
@@ -335,7 +335,7 @@ def _split(returned: Any) -> tuple[Tensor, Solution | None]:
     return value, solution
 
 
-def _certificate(solution: Solution | None, shape: torch.Size) -> tuple[Any, Any]:
+def _certificate(solution: Certified | None, shape: torch.Size) -> tuple[Any, Any]:
     """The largest certified error and the most iterations, of all, or of each of the problems."""
     if solution is None:
         return (np.full(shape, np.nan), np.zeros(shape, np.int64)) if len(shape) else (math.nan, 0)

@@ -13,15 +13,15 @@ entropic terms are part of q^a(C). Against fixed couplings the actions are impro
 which is Newton's method for a convex function: from its second step on, x grows.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from markovot.mdp.operator import Enclosure, Operator
+from markovot.mdp.operator import Enclosure, Operator, one
 from markovot.solution import Status
-from markovot.transport.forcing import FINAL_SHARE, FORCING, LOCAL_FORCING, LOCAL_SHARE, PATIENCE, PROGRESS
+from markovot.solving.stopping import Stopping
+from markovot.transport.forcing import FINAL_SHARE, FORCING, LOCAL_FORCING, LOCAL_SHARE
 from markovot.transport.threads import own_threads
 
 # Steps of the policy iteration for the actions: more than were ever seen, and another sweep does no harm.
@@ -50,24 +50,21 @@ def iterate(operator: Operator, tolerance: float, max_iter: int) -> FixedPoint:
     cost = operator.pin((1 - gamma) * operator.ground)  # T(0): from below, and it tells what is near
     goal = (1 - gamma) * tolerance  # of the residual
     gap = max(LOCAL_SHARE * goal, LOCAL_FORCING * float(operator.ground.max()))
-    best, stale, num_iter = math.inf, 0, 0
+    stop = Stopping(one(tolerance), max_iter)
     with own_threads():
         while True:
             found = operator.enclose(cost, gap)
-            num_iter += 1
-            done = found.radius <= tolerance or not math.isfinite(found.radius)
-            if done or num_iter >= max_iter or stale >= PATIENCE:
+            if not stop.update(one(found.radius)):
                 break
-            progress, best = found.radius < PROGRESS * best, min(best, found.radius)
             residual = float(found.residual.abs().max())
             step = respond(operator, found, max(FINAL_SHARE * goal, FORCING * residual))
             # While costs still move the couplings improve, though the worst pair may have to wait.
-            stale = 0 if progress or float(step.abs().max()) > tolerance else stale + 1
+            stop.excuse(one(float(step.abs().max())) > tolerance)
             cost = cost + step
             gap = max(LOCAL_SHARE * goal, LOCAL_FORCING * residual * (1 - gamma))
     actions = operator.best(found.values, float(cost.abs().max()))
-    status = _status(found.radius, tolerance, num_iter, max_iter)
-    return FixedPoint(operator.centre(found), found.radius, actions, status, num_iter)
+    status = stop.status(one(found.radius))[0]
+    return FixedPoint(operator.centre(found), found.radius, actions, status, int(stop.num_iter))
 
 
 def respond(operator: Operator, found: Enclosure, tolerance: float) -> Tensor:
@@ -92,11 +89,3 @@ def respond(operator: Operator, found: Enclosure, tolerance: float) -> Tensor:
         values = [value + operator.gamma * move for value, move in zip(found.values, moves, strict=True)]
         residual = operator.pin(torch.stack(values).amax(0)) - cost - x
     return x
-
-
-def _status(radius: float, tolerance: float, num_iter: int, max_iter: int) -> Status:
-    if not math.isfinite(radius - tolerance):
-        return Status.NOT_FINITE
-    if radius <= tolerance:
-        return Status.CONVERGED
-    return Status.MAX_ITER_REACHED if num_iter >= max_iter else Status.STALLED

@@ -2,13 +2,12 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from markovot import validate
-from markovot.autograd.copying import Copyable
 from markovot.autograd.eager import eagerly
 from markovot.chains import MarkovChain
 from markovot.distances.discounted import discounted_wl
@@ -16,10 +15,9 @@ from markovot.mdp.iteration import FixedPoint, iterate
 from markovot.mdp.operator import Operator
 from markovot.mdp.process import DecisionProcess, as_process
 from markovot.mdp.refinement import Partition, Quotient, partition, quotient
-from markovot.solution import SolveError, Status, in_short
+from markovot.solution import Certified, Status
 from markovot.solving.bellman import cost_limits, cost_range
 from markovot.solving.bellman import tolerance as tolerance_of
-from markovot.solving.fixed_point import PolicyIteration
 from markovot.transport.units import measure
 
 # Probabilities, and rewards relative to the largest, that differ by no more are first taken to be equal. Where that
@@ -30,7 +28,7 @@ SAME_SHARE = 0.1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class BisimulationSolution(Copyable):
+class BisimulationSolution(Certified):
     """Distances between states, with their certificate.
 
     Attributes:
@@ -51,13 +49,8 @@ class BisimulationSolution(Copyable):
     actions: Tensor
     bisimilar: Tensor
 
-    def __repr__(self) -> str:
-        return in_short(self, "states")
-
-    @property
-    def converged(self) -> bool:
-        """Whether the certified error meets the tolerance."""
-        return self.status is Status.CONVERGED
+    _several: ClassVar[str] = "states"
+    _one: ClassVar[str] = "the metric"
 
 
 @eagerly
@@ -139,18 +132,14 @@ def bisimulation(
     """
     throw = validate.flag("throw", throw)
     models = _models(mdp, other, policy)
-    gamma, epsilon = _numbers(gamma, epsilon, rtol, max_iter)
+    gamma, epsilon = _numbers(gamma, epsilon)
+    rtol, max_iter = validate.accuracy(rtol, max_iter)
     if torch.is_grad_enabled() and any(model.requires_grad for model in models):
         solution, wanted = _differentiable(models, gamma, epsilon, rtol, max_iter)
     else:
         solution, wanted = _solve(models, gamma, epsilon, rtol, max_iter)
-    if throw and not solution.converged:
-        raise SolveError(
-            f"the metric did not converge: after {solution.num_iter} iterations the certified error is "
-            f"{solution.error_bound:.3g}, wanted {wanted:.3g}. {solution.status.value} With throw=False the result is "
-            "returned as it is.",
-            solution,
-        )
+    if throw:
+        solution.raise_unless_converged(wanted)
     return solution
 
 
@@ -179,14 +168,12 @@ def _models(mdp: Any, other: Any, policy: Any) -> list[DecisionProcess]:
     return models
 
 
-def _numbers(gamma: Any, epsilon: Any, rtol: Any, max_iter: Any) -> tuple[float, float]:
+def _numbers(gamma: Any, epsilon: Any) -> tuple[float, float]:
     gamma = validate.number("gamma", gamma, 0.0, 1.0)
     if gamma == 1:
         raise ValueError(
             "gamma: 1.0 is out of range. It must be below 1: undiscounted differences of rewards add up without end."
         )
-    validate.number("rtol", rtol, 1e-15, 1.0)
-    validate.count("max_iter", max_iter, low=1)
     return gamma, validate.number("epsilon", epsilon, 0.0, math.inf)
 
 
@@ -259,8 +246,9 @@ def _differentiable(
     """The metric of processes with one action, as the cost to go of two chains, with its gradient."""
     x, y = _chain(models[0]), _chain(models[-1])
     ground = (models[0].reward - models[-1].reward.mT).abs()
-    solver = PolicyIteration(rtol=rtol, max_iter=max_iter)
-    solved = discounted_wl(x, y, ground, delta=1 - gamma, epsilon=epsilon, solver=solver, throw=False)
+    solved = discounted_wl(
+        x, y, ground, delta=1 - gamma, epsilon=epsilon, rtol=rtol, max_iter=max_iter, throw=False
+    )
     wanted = float(tolerance_of(cost_range(ground.detach().double()[None], None), rtol))
     detached = [model.detach() for model in models]
     largest = float(ground.detach().max()) + gamma / (1 - gamma) * epsilon * math.log(max(x.num_states, y.num_states))

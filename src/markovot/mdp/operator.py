@@ -24,12 +24,10 @@ from torch import Tensor
 
 from markovot.interop._common import IntArray
 from markovot.mdp.refinement import Quotient
-from markovot.transport.engine import Engine
-from markovot.transport.engines import engine_classes
+from markovot.transport.engines import Serving
 from markovot.transport.forcing import LINEAR_STEPS
 from markovot.transport.linear import Linear, bicgstab
 from markovot.transport.rows import Rows
-from markovot.transport.shared_kernel import UnsafeRange
 
 # States on one side of a tile. On Taxi in the rain (500 states) 128 and 512 took as long, to a tenth.
 TILE = 256
@@ -39,7 +37,7 @@ _FIRST = torch.zeros(1, dtype=torch.int64, device="cpu")
 _ALL = torch.ones(1, dtype=torch.bool, device="cpu")  # engines take batches: here of one item, always active
 
 
-def _one(value: float) -> Tensor:
+def one(value: float) -> Tensor:
     """A number as a batch of one item."""
     return torch.tensor([value], dtype=torch.float64, device="cpu")
 
@@ -49,30 +47,18 @@ class Tile:
 
     def __init__(self, sides: tuple[Any, Any], parts: tuple[IntArray, IntArray], epsilon: float, spread: float) -> None:
         self._place = np.ix_(*parts)
-        self._rows = _rows(sides[0], parts[0]), _rows(sides[1], parts[1])
-        self._epsilon = _one(epsilon)
-        self._classes = engine_classes(self._rows, (_FIRST, _FIRST), self._epsilon, lambda: _one(spread))
-        self._engine = self._next_engine()
-
-    def _next_engine(self) -> Engine:
-        item = torch.zeros(1, dtype=torch.int64, device="cpu")
-        engine: Engine = self._classes.pop(0)(*self._rows, item, item, self._epsilon)
-        return engine
+        rows = _rows(sides[0], parts[0]), _rows(sides[1], parts[1])
+        self._serving = Serving(rows, (_FIRST, _FIRST), one(epsilon), lambda: one(spread))
 
     def sweep(self, cost: Tensor, gap: Tensor, lower: Tensor, upper: Tensor) -> None:
         """Write certified bounds of the problems into `lower` and `upper`."""
-        while True:
-            try:
-                found = self._engine.sweep(cost[None], gap, _ALL)
-                break
-            except UnsafeRange:  # the last engine is safe at any range
-                self._engine = self._next_engine()
+        found = self._serving.run(lambda engine: engine.sweep(cost[None], gap, _ALL))
         self._write(found[0], lower)
         self._write(found[1], upper)
 
     def apply(self, v: Tensor, out: Tensor) -> None:
         """Write P v, with the plans of the last sweep."""
-        self._write(self._engine.apply(v[None], _ALL), out)
+        self._write(self._serving.engine.apply(v[None], _ALL), out)
 
     def _write(self, values: Tensor, out: Tensor) -> None:
         rows, columns = self._place
@@ -185,7 +171,7 @@ class Operator:
 
     def enclose(self, cost: Tensor, gap: float) -> Enclosure:
         """Apply T to `cost`, with local values to within `gap`, and enclose the fixed point."""
-        gamma, limit = self.gamma, _one(gap)
+        gamma, limit = self.gamma, one(gap)
         values, highest = [], torch.full_like(cost, -torch.inf)
         for action, difference in zip(self.actions, self.differences, strict=True):
             lower, upper = (self.mirror(bound) for bound in action.sweep(cost, limit))
@@ -232,6 +218,6 @@ class Operator:
                 out = torch.where(mine, action.apply(v[0]), out)
             return self.mirror(out)[None]
 
-        wanted, discount = _one(tolerance), _one(1 - self.gamma)
+        wanted, discount = one(tolerance), one(1 - self.gamma)
         found = bicgstab(product, rhs[None], discount, wanted, _ALL, transpose=False, max_iter=LINEAR_STEPS)
         return Linear(found.x[0], found.residual[0])

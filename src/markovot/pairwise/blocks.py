@@ -14,9 +14,8 @@ from markovot.pairwise.collection import FloatArray, IntArray, Packed
 from markovot.pairwise.solution import INVALID, STATUSES
 from markovot.solution import Status
 from markovot.solving import adjoint
-from markovot.solving.adjoint import Entries, Inputs
-from markovot.solving.fixed_point import Solver
 from markovot.solving.inputs import measured
+from markovot.solving.problem import Entries, Inputs, Pairing, Problem
 from markovot.transport.rows import Rows
 from markovot.transport.threads import own_threads
 
@@ -29,7 +28,8 @@ class Setting(NamedTuple):
     cost: Cost
     delta: float
     epsilon: float
-    solver: Solver
+    rtol: float
+    max_iter: int
 
 
 class Block(NamedTuple):
@@ -42,11 +42,12 @@ class Block(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The pairs of a block: distance, certified error, and the number of a status in `STATUSES`."""
+    """The pairs of a block: distance, certified error, the number of a status in `STATUSES`, and sweeps."""
 
     value: FloatArray
     error_bound: FloatArray
     status: NDArray[np.uint8]
+    num_iter: IntArray
 
 
 def solve_block(block: Block, setting: Setting) -> Found:
@@ -57,8 +58,8 @@ def solve_block(block: Block, setting: Setting) -> Found:
     with torch.no_grad():
         ys = block.xs if block.ys is None else block.ys
         parts = [_solve_alone(block.xs[a], ys[b], setting) for a, b in block.pairs.tolist()]
-    value, bound, status = (np.array(column) for column in zip(*parts, strict=True))
-    return Found(value, bound, status.astype(np.uint8))
+    value, bound, status, num_iter = (np.array(column) for column in zip(*parts, strict=True))
+    return Found(value, bound, status.astype(np.uint8), num_iter)
 
 
 def _solve_compiled(block: Block, setting: Setting) -> Found:
@@ -69,15 +70,15 @@ def _solve_compiled(block: Block, setting: Setting) -> Found:
     ys = xs if block.ys is None else pairs.members(*_rows(block.ys))
     table = ground(setting.cost, block.xs, block.xs if block.ys is None else block.ys)
     task = pairs.Setting(
-        setting.delta, setting.epsilon, setting.solver.rtol, adjoint.FIXED_POINT_SHARE, 1 - adjoint.FIXED_POINT_SHARE
+        setting.delta, setting.epsilon, setting.rtol, adjoint.FIXED_POINT_SHARE, 1 - adjoint.FIXED_POINT_SHARE
     )
-    found = pairs.solve_pairs(block.pairs, xs, ys, table, task, setting.solver.max_iter)
+    found = pairs.solve_pairs(block.pairs, xs, ys, table, task, setting.max_iter)
     status = np.full(len(block.pairs), _CODE[Status.STALLED], dtype=np.uint8)
-    status[found.num_iter >= setting.solver.max_iter] = _CODE[Status.MAX_ITER_REACHED]
+    status[found.num_iter >= setting.max_iter] = _CODE[Status.MAX_ITER_REACHED]
     status[found.error_bound <= found.wanted] = _CODE[Status.CONVERGED]
     status[~np.isfinite(found.value + found.error_bound)] = _CODE[Status.NOT_FINITE]
     status[np.isnan(found.wanted)] = INVALID
-    return Found(found.value, found.error_bound, status)
+    return Found(found.value, found.error_bound, status, found.num_iter)
 
 
 def _rows(chains: list[Packed]) -> tuple[Rows, FloatArray]:
@@ -107,21 +108,21 @@ def ground(cost: Cost, xs: list[Packed], ys: list[Packed]) -> FloatArray:
     return np.ascontiguousarray(cost(*vectors).double().numpy())
 
 
-def _solve_alone(x: Packed, y: Packed, setting: Setting) -> tuple[float, float, int]:
+def _solve_alone(x: Packed, y: Packed, setting: Setting) -> tuple[float, float, int, int]:
     """One large pair, by the engines, which share its work among threads."""
     costs = torch.from_numpy(ground(setting.cost, [x], [y]))[None]
     if not bool(torch.isfinite(costs).all()):
-        return np.nan, np.nan, INVALID
+        return np.nan, np.nan, INVALID, 0
     (rows_x, law_x), (rows_y, law_y) = _rows([x]), _rows([y])
     parameters = torch.tensor([[setting.delta], [setting.epsilon]], dtype=torch.float64, device="cpu")
     scale = measured(costs, parameters[1], None)
     laws = torch.from_numpy(law_x)[None], torch.from_numpy(law_y)[None]
     inputs = Inputs(scale.ground, rows_x.values, rows_y.values, *laws, parameters[0], scale.epsilon)
     item = torch.zeros(1, dtype=torch.int64, device="cpu")
-    problem = adjoint.Problem(inputs, (rows_x, rows_y), (item, item), (_whole(x), _whole(y)), None)
-    solved = adjoint.solve(problem, setting.solver)
+    pairing = Pairing((item, item), (_whole(x), _whole(y)), None, (rows_x, rows_y))
+    solved = adjoint.solve(Problem(inputs, pairing), setting.rtol, setting.max_iter)
     value, bound = scale.unit.outside(solved.value), scale.unit.outside(solved.error_bound)
-    return float(value), float(bound), _CODE[solved.fixed_point.status[0]]
+    return float(value), float(bound), _CODE[solved.status[0]], int(solved.num_iter)
 
 
 def _whole(chain: Packed) -> Entries:
@@ -129,9 +130,9 @@ def _whole(chain: Packed) -> Entries:
     return Entries(None, mask)
 
 
-def checked(cost: object, delta: float, epsilon: float) -> tuple[Cost, float, float]:
-    """Refuse what is not a cost, a discount and a regularisation."""
+def checked(cost: object, delta: float, epsilon: float, rtol: float, max_iter: int) -> Setting:
+    """Refuse what is not a cost, a discount, a regularisation and an accuracy."""
     if not isinstance(cost, Cost):
         hint = "A matrix between states that all chains share is costs.Given(matrix)."
         raise not_a_cost("an object such as costs.ZeroOne()", cost, hint)
-    return cost, *validate.single_numbers(delta, epsilon)
+    return Setting(cost, *validate.single_numbers(delta, epsilon), *validate.accuracy(rtol, max_iter))

@@ -19,10 +19,10 @@ import numpy as np
 from markovot._files import placed
 from markovot.pairwise.blocks import Found
 
-_FORMAT = "markovot pairwise 2"
+_FORMAT = "markovot pairwise 3"
 # Rows are committed at least so often, in seconds: what a killed process can lose.
 _COMMIT_EVERY = 0.5
-_ROW = np.dtype([("value", "<f8"), ("error_bound", "<f8"), ("status", "u1")])
+_ROW = np.dtype([("value", "<f8"), ("error_bound", "<f8"), ("status", "u1"), ("num_iter", "<i4")])
 _DIGEST = 16
 _TABLES = {"task", "block"}
 _REPAIR = "Give another path, or delete the file"

@@ -16,7 +16,6 @@ from markovot.pairwise.collection import Collection, collect
 from markovot.pairwise.plan import Piece, diagonal, tiles
 from markovot.pairwise.running import run_here, run_there
 from markovot.pairwise.solution import INVALID, STATUSES, PairwiseSolution, Table
-from markovot.solving.fixed_point import PolicyIteration, Solver, check_solver
 
 # A cost is tried for symmetry on at most so many chains.
 _TRIED = 32
@@ -30,7 +29,8 @@ def distance_matrix(  # noqa: PLR0913 (what to solve, how, where, and what to do
     delta: float,
     epsilon: float,
     debiased: bool = False,
-    solver: Solver = PolicyIteration(),
+    rtol: float = 1e-4,
+    max_iter: int = 100,
     executor: Any = None,
     checkpoint: Any = None,
     progress: bool = True,
@@ -47,7 +47,8 @@ def distance_matrix(  # noqa: PLR0913 (what to solve, how, where, and what to do
             diagonal shows it.
         debiased: return `d(X, Y) - d(X, X) / 2 - d(Y, Y) / 2` instead, where d(X, X) = 0; self-distances are computed
             once. It may be negative, and need not obey the triangle inequality.
-        solver: as in `discounted_wl`. Its `rtol` is relative to the range of the cost of each pair.
+        rtol: wanted certified error, as in `discounted_wl`: relative to the range of the cost of each pair.
+        max_iter: the most sweeps for a pair, likewise.
         executor: where to solve: anything with `submit` as in `concurrent.futures`, such as a `ProcessPoolExecutor`, or
             `client.get_executor()` of Dask. Default: here, on as many threads as torch may use
             (`torch.set_num_threads`).
@@ -63,7 +64,7 @@ def distance_matrix(  # noqa: PLR0913 (what to solve, how, where, and what to do
         has NaN; a pair that did not converge keeps its value, bound and status.
 
     Raises:
-        TypeError: not a sequence, not a cost or a solver.
+        TypeError: not a sequence, not a cost.
         ValueError: no chains, none that can be used, delta or epsilon out of range, a cost that is not symmetric; a
             checkpoint made with other data or settings, or a damaged one.
         SolveError: see `throw`; the error's `solution` holds everything.
@@ -90,8 +91,7 @@ def distance_matrix(  # noqa: PLR0913 (what to solve, how, where, and what to do
                [0.39, 0.01, 0.29],
                [0.17, 0.29, 0.03]])
     """
-    setting = Setting(*checked(cost, delta, epsilon), solver)
-    check_solver(solver)
+    setting = checked(cost, delta, epsilon, rtol, max_iter)
     debiased, progress, throw = (
         validate.flag(name, value) for name, value in (("debiased", debiased), ("progress", progress), ("throw", throw))
     )
@@ -128,13 +128,13 @@ class _Work:
         self.symmetric = xs is ys
         self.table = Table(len(xs.which), len(ys.which))
         self.first_x, self.first_y = xs.first(), ys.first()
-        self.jobs = [_Job(piece, xs, ys, self.table) for piece in tiles(xs, ys, setting.solver)]
+        self.jobs = [_Job(piece, xs, ys, self.table) for piece in tiles(xs, ys)]
         self.own: list[Table] = []
         if debiased and not self.symmetric:
             for one in (xs, ys):
                 table = Table(len(one.chains))
                 self.own.append(table)
-                self.jobs += [_Job(piece, one, one, table) for piece in diagonal(one, setting.solver)]
+                self.jobs += [_Job(piece, one, one, table) for piece in diagonal(one)]
         self.debiased = debiased
 
     def run(self, executor: Any, checkpoint: Any, progress: bool) -> None:
@@ -179,14 +179,12 @@ class _Work:
 
     def _task(self) -> dict[str, str]:
         """What must be the same for blocks of an earlier run to be of use."""
-        cost, delta, epsilon, solver = self.setting
+        cost, *numbers = self.setting
         return {
             "chains": self.xs.fingerprint(),
             "others": "none" if self.symmetric else self.ys.fingerprint(),
             "cost": f"{type(cost).__name__} {hashlib.sha256(pickle.dumps(cost)).hexdigest()[:16]}",
-            "delta": repr(delta),
-            "epsilon": repr(epsilon),
-            "solver": repr(solver),
+            **{name: repr(number) for name, number in zip(Setting._fields[1:], numbers, strict=True)},
             "self-distances": "with" if self.own else "without",
             "blocks": self._plan(),
         }
@@ -212,14 +210,14 @@ class _Work:
         if self.debiased:
             diagonals = [[part[which] for part in own] for own, which in zip(self.own, (x, y), strict=False)]
             self._debias(*(diagonals or [[np.diagonal(part).copy() for part in table]] * 2))
-        for part, nothing in zip(table, (np.nan, np.nan, INVALID), strict=True):
+        for part, nothing in zip(table, (np.nan, np.nan, INVALID, 0), strict=True):
             part[x < 0] = nothing
             part[:, y < 0] = nothing
         invalid = {("chains", number): reason for number, reason in self.xs.reasons.items()}
         if not self.symmetric:
             invalid |= {("others", number): reason for number, reason in self.ys.reasons.items()}
         status = np.array(STATUSES, dtype=object)[table.status]
-        return PairwiseSolution(table.value, table.error_bound, status, self.symmetric, invalid)
+        return PairwiseSolution(table.value, table.error_bound, status, table.num_iter, self.symmetric, invalid)
 
     def _debias(self, rows: Sequence[Any], columns: Sequence[Any]) -> None:
         table = self.table

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,9 +14,8 @@ from markovot.pairwise.blocks import Setting, checked, ground, solve_block
 from markovot.pairwise.bounds import Signatures, chunks, embedding, lower_bounds, refined_bounds, signatures
 from markovot.pairwise.collection import Collection, IntArray, collect
 from markovot.pairwise.plan import split
-from markovot.pairwise.solution import INVALID, STATUSES, named
-from markovot.solution import SolveError, Status, in_short
-from markovot.solving.fixed_point import PolicyIteration, Solver, check_solver
+from markovot.pairwise.solution import INVALID, STATUSES, named, raise_for
+from markovot.solution import Certified, Status
 from markovot.transport.threads import own_threads
 
 # References whose better bounds are computed before anything is solved, and pairs that are solved at a time then.
@@ -24,27 +23,54 @@ FIRST_REFINED, TOGETHER = 16, 2
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Neighbours:
+class Neighbours(Certified):
     """The nearest references of each query, in NumPy; not differentiable.
 
     Attributes:
-        index: numbers of the k nearest references (q, k), the nearest first; -1 where there is none.
-        value: their distances (q, k), in units of the cost.
+        value: the distances of the k nearest references (q, k), the nearest first, in units of the cost.
         error_bound: certified error of each distance (q, k).
         status: a `Status` for each (q, k).
+        num_iter: sweeps that each distance took (q, k).
+        index: numbers of these references (q, k); -1 where there is none.
         num_solved: how many distances were solved for each query (q,); the others were ruled out by their bounds.
         invalid: why chains could not be used, as in `PairwiseSolution`.
     """
 
-    index: IntArray
     value: NDArray[np.float64]
     error_bound: NDArray[np.float64]
     status: NDArray[Any]
+    num_iter: IntArray
+    index: IntArray
     num_solved: IntArray
     invalid: dict[tuple[str, int], str] = field(default_factory=dict)
 
-    def __repr__(self) -> str:
-        return in_short(self, "queries and neighbours")
+    _several: ClassVar[str] = "queries and neighbours"
+
+    def raise_unless_converged(self, wanted: Any = None) -> None:
+        """Raise one error for all chains that were invalid and all distances that did not converge.
+
+        Args:
+            wanted: of no use here.
+
+        Raises:
+            SolveError: there are some; its `solution` is this one.
+        """
+        problems = []
+        if self.invalid:
+            problems.append(named(self.invalid))
+        wrong = np.argwhere((self.index >= 0) & (self.status != Status.CONVERGED))
+        if len(wrong):
+            query, place = (int(number) for number in wrong[0])
+            problems.append(
+                f"{len(wrong)} distances did not converge; the first, of query {query} and reference "
+                f"{self.index[query, place]}, has a certified error of {self.error_bound[query, place]:.3g}. "
+                f"{self.status[query, place].value}"
+            )
+        raise_for(problems, self)
+
+
+# Distance, certified error, the number of a status, and sweeps.
+Result = tuple[float, float, int, int]
 
 
 def nearest_neighbours(
@@ -56,7 +82,8 @@ def nearest_neighbours(
     delta: float,
     epsilon: float,
     debiased: bool = False,
-    solver: Solver = PolicyIteration(),
+    rtol: float = 1e-4,
+    max_iter: int = 100,
     progress: bool = True,
     throw: bool = True,
 ) -> Neighbours:
@@ -75,7 +102,8 @@ def nearest_neighbours(
         delta: as in `discounted_wl`, a number.
         epsilon: as in `discounted_wl`, a number.
         debiased: must be False: lower bounds of d(X, Y) do not bound `d(X, Y) - d(X, X) / 2 - d(Y, Y) / 2`.
-        solver: as in `discounted_wl`.
+        rtol: wanted certified error, as in `discounted_wl`: relative to the range of the cost of each pair.
+        max_iter: the most sweeps for a pair, likewise.
         progress: show a progress bar.
         throw: after all queries are finished, raise a `SolveError` for chains that were invalid and distances that did
             not converge.
@@ -85,7 +113,7 @@ def nearest_neighbours(
         stand in either order, as they may in the matrix.
 
     Raises:
-        TypeError: not a sequence, not a cost or a solver.
+        TypeError: not a sequence, not a cost.
         ValueError: debiased, k out of range, or what `distance_matrix` raises.
         SolveError: see `throw`; the error's `solution` holds everything.
 
@@ -105,8 +133,7 @@ def nearest_neighbours(
         >>> found.index[:, 0]
         array([2, 3, 0, 1])
     """
-    setting = Setting(*checked(cost, delta, epsilon), solver)
-    check_solver(solver)
+    setting = checked(cost, delta, epsilon, rtol, max_iter)
     progress, throw = validate.flag("progress", progress), validate.flag("throw", throw)
     if validate.flag("debiased", debiased):
         raise ValueError(
@@ -121,7 +148,7 @@ def nearest_neighbours(
         raise ValueError(f"k: {k} is not a number between 1 and {most}, the number of references of a query.")
     found = _Search(xs, ys, setting, k).run(progress)
     if throw:
-        _raise(found)
+        found.raise_unless_converged()
     return found
 
 
@@ -132,7 +159,7 @@ class _Search:
         self.xs, self.ys, self.setting, self.k = xs, ys, setting, k
         self.items = [np.flatnonzero(ys.which == r) for r in range(len(ys.chains))]
         self.queries, self.references = self._signatures()
-        self.known: dict[tuple[int, int], tuple[float, float, int]] = {}
+        self.known: dict[tuple[int, int], Result] = {}
 
     def _signatures(self) -> tuple[Signatures, Signatures]:
         cost, delta = self.setting.cost, self.setting.delta
@@ -150,7 +177,7 @@ class _Search:
         num = len(self.xs.which)
         index = np.full((num, self.k), -1)
         value, bound = np.full((2, num, self.k), np.nan)
-        status = np.full((num, self.k), INVALID)
+        status, num_iter = np.full((num, self.k), INVALID), np.zeros((num, self.k), dtype=np.int64)
         solved = np.zeros(num, dtype=np.int64)
         for item in tqdm(range(num), unit="query", disable=not progress):
             query = int(self.xs.which[item])
@@ -159,14 +186,15 @@ class _Search:
             with own_threads(), torch.no_grad():
                 items, found, solved[item] = self._query(query, item if self.xs is self.ys else None)
             index[item, : len(items)] = items
-            for part, column in zip((value, bound, status), zip(*found, strict=True), strict=True):
+            for part, column in zip((value, bound, status, num_iter), zip(*found, strict=True), strict=True):
                 part[item, : len(items)] = column
         invalid = {("queries", number): reason for number, reason in self.xs.reasons.items()}
         if self.ys is not self.xs:
             invalid |= {("references", number): reason for number, reason in self.ys.reasons.items()}
-        return Neighbours(index, value, bound, np.array(STATUSES, dtype=object)[status], solved, invalid)
+        statuses = np.array(STATUSES, dtype=object)[status]
+        return Neighbours(value, bound, statuses, num_iter, index, solved, invalid)
 
-    def _query(self, query: int, without: int | None) -> tuple[list[int], list[tuple[float, float, int]], int]:
+    def _query(self, query: int, without: int | None) -> tuple[list[int], list[Result], int]:
         """Numbers of the nearest references, what was found of them, and how many pairs were solved for it."""
         bounds = lower_bounds(self.queries, query, self.references)
         items = [own[own != without] if without is not None else own for own in self.items]
@@ -174,7 +202,7 @@ class _Search:
         slack = self._slack(query)
         refined = np.zeros(len(bounds), dtype=bool)
         best: list[tuple[float, int, int]] = []  # distance, number of the reference, its distinct chain
-        found: dict[int, tuple[float, float, int]] = {}
+        found: dict[int, Result] = {}
         before, limit = len(self.known), np.inf
         while True:
             # what may still be among the nearest, the most promising first
@@ -208,9 +236,9 @@ class _Search:
             costs = ground(self.setting.cost, [x], self.ys.chains[part])
             low, high = min(low, costs.min()), max(high, costs.max())
         spread = float(high - low)
-        return self.setting.solver.rtol * (spread if spread > 0 else 1.0)
+        return self.setting.rtol * (spread if spread > 0 else 1.0)
 
-    def _solve(self, query: int, references: list[int]) -> list[tuple[float, float, int]]:
+    def _solve(self, query: int, references: list[int]) -> list[Result]:
         """Distances to references, each pair in the order in which the matrix has it."""
         swap = self.xs is self.ys
         keys = [(min(query, r), max(query, r)) if swap else (query, r) for r in references]
@@ -218,28 +246,8 @@ class _Search:
         if len(new):
             x, y = np.unique(new[:, 0]), np.unique(new[:, 1])
             pairs = np.stack([np.searchsorted(x, new[:, 0]), np.searchsorted(y, new[:, 1])], axis=1)
-            for piece in split(self.xs, self.ys, x, y, pairs, self.setting.solver):
+            for piece in split(self.xs, self.ys, x, y, pairs):
                 found = solve_block(piece.block(self.xs, self.ys), self.setting)
                 for a, b, *result in zip(piece.rows.tolist(), piece.columns.tolist(), *found, strict=True):
-                    self.known[a, b] = (float(result[0]), float(result[1]), int(result[2]))
+                    self.known[a, b] = (float(result[0]), float(result[1]), int(result[2]), int(result[3]))
         return [self.known[key] for key in keys]
-
-
-def _raise(found: Neighbours) -> None:
-    problems = []
-    if found.invalid:
-        problems.append(named(found.invalid))
-    wrong = np.argwhere((found.index >= 0) & (found.status != Status.CONVERGED))
-    if len(wrong):
-        query, place = (int(number) for number in wrong[0])
-        problems.append(
-            f"{len(wrong)} distances did not converge; the first, of query {query} and reference "
-            f"{found.index[query, place]}, has a certified error of {found.error_bound[query, place]:.3g}. "
-            f"{found.status[query, place].value}"
-        )
-    if problems:
-        raise SolveError(
-            f"{' '.join(problems)} Everything else is finished, and in this error's `solution`; with throw=False it is "
-            "returned.",
-            found,
-        )

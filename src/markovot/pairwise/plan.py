@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from markovot.pairwise.blocks import Block
 from markovot.pairwise.collection import Collection, IntArray
-from markovot.solving.fixed_point import PolicyIteration, Solver
 
 # Chains are taken in groups of about so many stored entries; a block is the pairs of two groups. With 1024 it takes a
 # tenth to a quarter of a second, of which the calls from Python are one per cent.
@@ -54,7 +53,7 @@ class Piece(NamedTuple):
         return Block(first, None if self.x is self.y else [ys.chains[j] for j in self.y], self.pairs, self.compiled)
 
 
-def tiles(xs: Collection, ys: Collection, solver: Solver) -> list[Piece]:
+def tiles(xs: Collection, ys: Collection) -> list[Piece]:
     """All pairs of two collections, or, where they are the same object, all pairs i <= j of it.
 
     The largest compiled blocks come first, so that the last ones are short and no thread waits long for another; then
@@ -67,37 +66,33 @@ def tiles(xs: Collection, ys: Collection, solver: Solver) -> list[Piece]:
         for y in groups_x[p:] if xs is ys else groups_y:
             whole = Piece(x, y, None, True)
             # chains of a group are in the order of their sizes: the last ones are the largest
-            largest = _fitting(xs, ys, x[-1:], y[-1:], np.zeros((1, 2), dtype=np.int64), solver)
-            pieces += [whole] if largest.all() else split(xs, ys, x, y, whole.pairs, solver)
+            largest = _fitting(xs, ys, x[-1:], y[-1:], np.zeros((1, 2), dtype=np.int64))
+            pieces += [whole] if largest.all() else split(xs, ys, x, y, whole.pairs)
     return sorted(pieces, key=lambda piece: -piece.num_pairs if piece.compiled else 1)
 
 
-def diagonal(xs: Collection, solver: Solver) -> list[Piece]:
+def diagonal(xs: Collection) -> list[Piece]:
     """The pairs of each chain with itself."""
     return [
         piece
         for group in _groups(xs)
-        for piece in split(xs, xs, group, group, np.repeat(np.arange(len(group)), 2).reshape(-1, 2), solver)
+        for piece in split(xs, xs, group, group, np.repeat(np.arange(len(group)), 2).reshape(-1, 2))
     ]
 
 
-def split(xs: Collection, ys: Collection, x: IntArray, y: IntArray, pairs: IntArray, solver: Solver) -> list[Piece]:
+def split(xs: Collection, ys: Collection, x: IntArray, y: IntArray, pairs: IntArray) -> list[Piece]:
     """Pairs of two groups as one piece for the compiled kernel, and one for each pair that is too large for it."""
-    small = _fitting(xs, ys, x, y, pairs, solver)
+    small = _fitting(xs, ys, x, y, pairs)
     pieces = [Piece(x, y, pairs[small], True)] if small.any() else []
     for i, j in pairs[~small].tolist():
         pieces.append(Piece(x[i : i + 1], y[j : j + 1], np.zeros((1, 2), dtype=np.int64), False))
     return pieces
 
 
-def _fitting(
-    xs: Collection, ys: Collection, x: IntArray, y: IntArray, pairs: IntArray, solver: Solver
-) -> NDArray[np.bool_]:
+def _fitting(xs: Collection, ys: Collection, x: IntArray, y: IntArray, pairs: IntArray) -> NDArray[np.bool_]:
     """Which pairs the compiled kernel takes."""
     from markovot.transport.compiled.pairs import fits
 
-    if not isinstance(solver, PolicyIteration):
-        return np.zeros(len(pairs), dtype=bool)
     (entries_x, states_x), (entries_y, states_y) = (
         np.array([(chains[i].num_entries, chains[i].num_states) for i in which]).T
         for chains, which in ((xs.chains, x), (ys.chains, y))

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from markovot.solution import SolveError, Status, in_short
+from markovot.solution import Certified, SolveError, Status
 
 # Statuses as small numbers, in their order, the worst last: a distance made of several has the worst of theirs.
 STATUSES = tuple(Status)
@@ -26,9 +26,10 @@ class Table:
         self.value = np.full(shape, np.nan)
         self.error_bound = np.full(shape, np.nan)
         self.status = np.full(shape, INVALID, dtype=np.uint8)
+        self.num_iter = np.zeros(shape, dtype=np.int32)
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
-        return iter((self.value, self.error_bound, self.status))
+        return iter((self.value, self.error_bound, self.status, self.num_iter))
 
     def put(self, where: tuple[NDArray[np.int64], ...], found: Iterable[NDArray[Any]]) -> None:
         """Write results to places."""
@@ -37,13 +38,14 @@ class Table:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PairwiseSolution:
+class PairwiseSolution(Certified):
     """A distance matrix with its certificates, in NumPy; not differentiable.
 
     Attributes:
         value: distances (k, l), in units of the cost; NaN where a chain or a cost was invalid.
         error_bound: certified error of each distance (k, l): the true one lies within it of `value`.
         status: a `Status` for each pair, an object array (k, l).
+        num_iter: sweeps that each pair took (k, l); of a debiased distance, those for the pair itself.
         symmetric: whether rows and columns are the same chains.
         invalid: why chains could not be used: "chains" or "others" and the number of the chain, and the reason.
     """
@@ -51,19 +53,22 @@ class PairwiseSolution:
     value: NDArray[np.float64]
     error_bound: NDArray[np.float64]
     status: NDArray[Any]
+    num_iter: NDArray[np.int32]
     symmetric: bool = True
     invalid: dict[tuple[str, int], str] = field(default_factory=dict)
 
-    def __repr__(self) -> str:
-        return in_short(self, "pairs")
+    _several: ClassVar[str] = "pairs"
 
     @property
     def converged(self) -> NDArray[np.bool_]:
         """Whether each pair met its tolerance, bool (k, l)."""
         return np.asarray(self.status == Status.CONVERGED)
 
-    def raise_unless_converged(self) -> None:
+    def raise_unless_converged(self, wanted: Any = None) -> None:
         """Raise one error for all chains that were invalid and all pairs that did not converge.
+
+        Args:
+            wanted: of no use here.
 
         Raises:
             SolveError: there are some; its `solution` is this one.
@@ -82,12 +87,17 @@ class PairwiseSolution:
                 f"The first has a value of {self.value[pairs[0]]:.3g} and a certified error of "
                 f"{self.error_bound[pairs[0]]:.3g}. {self.status[pairs[0]].value}"
             )
-        if problems:
-            raise SolveError(
-                f"{' '.join(problems)} Everything else is finished, and in this error's `solution`; with throw=False "
-                "it is returned.",
-                self,
-            )
+        raise_for(problems, self)
+
+
+def raise_for(problems: list[str], solution: Certified) -> None:
+    """Raise a `SolveError` for what went wrong with a part of a data set, if anything did."""
+    if problems:
+        raise SolveError(
+            f"{' '.join(problems)} Everything else is finished, and in this error's `solution`; with throw=False it is "
+            "returned.",
+            solution,
+        )
 
 
 def named(invalid: dict[tuple[str, int], str]) -> str:

@@ -20,20 +20,22 @@ defined up to a constant, so gradients in laws are defined on the tangent space 
 `centre_law` make their mean zero.
 """
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from markovot.solution import SolveError, Status
 from markovot.solving.bellman import Bellman, cost_range, tolerance, within
-from markovot.solving.fixed_point import FixedPoint, Solver, iterate
-from markovot.transport.engines import engine_classes
+from markovot.solving.fixed_point import FixedPoint, iterate
+from markovot.solving.problem import Entries, Inputs, Outputs, Plans, Problem
+from markovot.transport.engine import Engine
+from markovot.transport.engines import with_engine
 from markovot.transport.forcing import POLISH
 from markovot.transport.rows import Rows
-from markovot.transport.shared_kernel import UnsafeRange
 from markovot.transport.single import Coupled, solve_problems
 from markovot.transport.units import confined, power_of_two
 
@@ -46,59 +48,39 @@ ADJOINT_LIMIT = 1e-9
 FIXED_POINT_SHARE = 0.9
 
 
-class Entries(NamedTuple):
-    """Where the rows of a chain may vary: at stored entries (pattern), or everywhere (None); and the real states."""
-
-    pattern: Rows | None
-    mask: Tensor  # bool (B, n)
-
-
-class Inputs(NamedTuple):
-    """The tensors in which the distance is differentiable; float64, one item of the batch after another."""
-
-    ground: Tensor  # (P, n, m)
-    x: Tensor  # transition (B, n, n), or stored values (nnz,)
-    y: Tensor
-    initial_x: Tensor  # (P, n)
-    initial_y: Tensor  # (P, m)
-    discount: Tensor  # (P,)
-    epsilon: Tensor  # (P,)
-
-
-class Needed(NamedTuple):
-    """Which of the `Inputs` want a gradient."""
-
-    ground: bool
-    x: bool
-    y: bool
-    initial_x: bool
-    initial_y: bool
-    discount: bool
-    epsilon: bool
-
-    @property
-    def adjoint(self) -> bool:
-        """Whether some of them take part in the fixed point, so that its adjoint must be solved."""
-        return self.ground or self.x or self.y or self.discount or self.epsilon
-
-
 @dataclass
-class Solved:
+class SolvedDistance:
     """A solved batch: what the solution shows, and what its gradient needs."""
 
     bellman: Bellman
     fixed_point: FixedPoint
     outer: Coupled
-    problem: "Problem"
+    problem: Problem[Inputs[Tensor]]
     cost_to_go: Tensor  # (P, n, m), the middle of the enclosure of C*, zero at padding
     wanted: Tensor  # (P,), the error that the solver was to reach
     rtol: float
+    last_step: float = math.inf  # the coupled chains go on for ever
     _occupation: Tensor | None = field(default=None, init=False)
 
     @property
-    def inputs(self) -> Inputs:
+    def inputs(self) -> Inputs[Tensor]:
         """The inputs of the problem."""
         return self.problem.inputs
+
+    @property
+    def status(self) -> list[Status]:
+        """How each item ended."""
+        return self.fixed_point.status
+
+    @property
+    def num_iter(self) -> Tensor:
+        """Sweeps over all local problems, int64 (P,)."""
+        return self.fixed_point.num_iter
+
+    @property
+    def cost_error(self) -> Tensor:
+        """The certified error of every entry of `cost_to_go`, (P,)."""
+        return self.fixed_point.enclosure.radius
 
     @property
     def value(self) -> Tensor:
@@ -112,7 +94,19 @@ class Solved:
 
     @cached_property
     def _certified(self) -> tuple[Tensor, Tensor]:
-        return certified(self.problem, self.outer, self.fixed_point.enclosure.radius, self.bellman.limits)
+        return certified(self.problem, self.outer, self.cost_error, self.bellman.limits)
+
+    def outputs(self) -> tuple[Tensor, ...]:
+        """See `problem.Outputs`."""
+        return Outputs.of(self)
+
+    def alignment(self) -> Tensor:
+        """The discounted occupation of the optimally coupled chains, a probability on pairs of states, (P, n, m)."""
+        return self.inputs.discount[:, None, None] * self.occupation()
+
+    def couplings(self, item: int, step: int = 0) -> Plans:
+        """All local plans of an item: the same at every step."""
+        return self.bellman.engine.couplings(item)
 
     def occupation(self) -> Tensor:
         """L for v = pi_0, the unnormalised discounted occupation, (P, n, m)."""
@@ -150,15 +144,16 @@ class Solved:
         self, needed: tuple[bool, ...], grad_value: Tensor | None, grad_cost_to_go: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         """Gradients in `Inputs`, in their order, of which only the needed ones are computed."""
-        need = Needed(*needed)
+        need = Inputs(*needed)
         engine, given = self.bellman.engine, self.inputs
-        adjoint = self.pulled(grad_value, grad_cost_to_go) if need.adjoint else torch.zeros_like(given.ground)
+        by_fixed_point = need.ground or need.x or need.y or need.discount or need.epsilon
+        adjoint = self.pulled(grad_value, grad_cost_to_go) if by_fixed_point else torch.zeros_like(given.ground)
         seed = torch.zeros_like(given.discount) if grad_value is None else grad_value
         passed_on = (1 - given.discount)[:, None, None] * adjoint
         result: dict[str, Tensor | None] = dict.fromkeys(Inputs._fields)
         if need.ground:
             result["ground"] = given.discount[:, None, None] * adjoint
-        entries_x, entries_y = self.problem.entries
+        entries_x, entries_y = self.problem.pairing.entries
         if need.x:
             result["x"] = centre_rows(engine.gradient_x(passed_on, entries_x.pattern), entries_x)
         if need.y:
@@ -210,25 +205,13 @@ def centre_rows(gradient: Tensor, entries: Entries) -> Tensor:
     return gradient - (sums / degrees.clamp(min=1))[owner]
 
 
-class Problem(NamedTuple):
-    """A batch of P pairs of chains."""
-
-    inputs: Inputs
-    rows: tuple[Rows, Rows]  # of the chains X, and of the chains Y
-    pairs: tuple[Tensor, Tensor]  # int64 (P,) each: which chain of X and of Y an item takes
-    entries: tuple[Entries, Entries]  # where the rows may vary
-    mask: Tensor | None  # bool (P, n, m): pairs of real states; None: all
-
-    def chains(self, item: int) -> tuple[Rows, Rows]:
-        """The two chains of an item, without padding."""
-        return chains_of(self.rows, self.pairs, item)
-
-
-def certified(problem: Any, outer: Coupled, error: Tensor, limits: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def certified(
+    problem: Problem[Any], outer: Coupled, error: Tensor, limits: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
     """The distance and its certified error, (P,) each.
 
     Args:
-        problem: a `Problem`, or another one with inputs `ground`, `epsilon` and laws, rows, pairs and mask.
+        problem: one whose inputs have `ground`, `epsilon` and initial laws.
         outer: the initial coupling.
         error: that of its cost, (P,). OT commutes with constants, so it passes through unchanged.
         limits: the least and the largest ground cost, (P,): no distance leaves them.
@@ -238,9 +221,10 @@ def certified(problem: Any, outer: Coupled, error: Tensor, limits: tuple[Tensor,
     return confined(outer.value, 0.5 * (outer.upper - outer.lower) + error, (low, high))
 
 
-def _meet_themselves(problem: Any, low: Tensor) -> Tensor:
+def _meet_themselves(problem: Problem[Any], low: Tensor) -> Tensor:
     """Items of exact transport between two copies of one chain whose states have the least cost to themselves, (P,)."""
-    given, (rows_x, rows_y), (x, y) = problem.inputs, problem.rows, problem.pairs
+    given, pairing = problem.inputs, problem.pairing
+    (rows_x, rows_y), (x, y), mask = pairing.rows, pairing.pairs, pairing.mask
     none = torch.zeros_like(given.epsilon, dtype=torch.bool)
     if not bool((given.epsilon == 0).all()) or given.ground.shape[1] != given.ground.shape[2]:
         return none
@@ -248,7 +232,7 @@ def _meet_themselves(problem: Any, low: Tensor) -> Tensor:
         return none
     same = (x == y) & (given.initial_x == given.initial_y).all(1)
     least = given.ground.diagonal(dim1=1, dim2=2) == low[:, None]
-    return same & (least if problem.mask is None else least | ~problem.mask.diagonal(dim1=1, dim2=2)).all(1)
+    return same & (least if mask is None else least | ~mask.diagonal(dim1=1, dim2=2)).all(1)
 
 
 def meets_itself(ground: Tensor, rows: tuple[Rows, Rows]) -> bool:
@@ -262,48 +246,56 @@ def _equal(x: Rows, y: Rows) -> bool:
     return x is y or all(torch.equal(getattr(x, part), getattr(y, part)) for part in parts)
 
 
-def chains_of(rows: tuple[Rows, Rows], pairs: tuple[Tensor, Tensor], item: int) -> tuple[Rows, Rows]:
-    """The two chains of an item, without padding."""
-    return rows[0].alone(int(pairs[0][item])), rows[1].alone(int(pairs[1][item]))
-
-
-def solve(problem: Problem, solver: Solver, *, init: Solved | None = None, polish: bool = False) -> Solved:
-    """Find C* and the initial coupling to the solver's tolerance.
+def solve(
+    problem: Problem[Inputs[Tensor]],
+    rtol: float,
+    max_iter: int,
+    *,
+    init: SolvedDistance | None = None,
+    polish: bool = False,
+) -> SolvedDistance:
+    """Find C* and the initial coupling to the wanted accuracy.
 
     Args:
         problem: what to solve.
-        solver: how, and how accurately.
+        rtol: wanted certified error, relative to the range of the cost.
+        max_iter: the most sweeps.
         init: a solved problem of the same shape to start from.
         polish: go a step further than the tolerance, for gradients.
 
     Returns:
-        The solved problem. Items that miss the tolerance are told by `fixed_point.status`; nothing is raised.
+        The solved problem. Items that miss the tolerance are told by `status`; nothing is raised.
     """
-    inputs = problem.inputs
-    epsilon, measured = inputs.epsilon, lambda: cost_range(inputs.ground, problem.mask)
-    for engine_class in engine_classes(problem.rows, problem.pairs, epsilon, measured):
-        engine = engine_class(*problem.rows, *problem.pairs, inputs.epsilon)
+    inputs, pairing = problem
+
+    def run(engine: Engine) -> SolvedDistance:
         if init is not None:
             engine.warm_start(init.bellman.engine)
-        bellman = Bellman(engine, inputs.ground, inputs.discount, problem.mask)
-        try:
-            return _solve(bellman, problem, solver, init, polish)
-        except UnsafeRange:
-            continue
-    raise AssertionError("the last engine is safe at any range")
+        bellman = Bellman(engine, inputs.ground, inputs.discount, pairing.mask)
+        return _solve(bellman, problem, (rtol, max_iter), init, polish)
+
+    return with_engine(
+        pairing.rows, pairing.pairs, inputs.epsilon, lambda: cost_range(inputs.ground, pairing.mask), run
+    )
 
 
-def _solve(bellman: Bellman, problem: Problem, solver: Solver, init: Solved | None, polish: bool) -> Solved:
-    inputs = problem.inputs
-    wanted = tolerance(bellman.spread, solver.rtol)
+def _solve(
+    bellman: Bellman,
+    problem: Problem[Inputs[Tensor]],
+    accuracy: tuple[float, int],
+    init: SolvedDistance | None,
+    polish: bool,
+) -> SolvedDistance:
+    inputs, (rtol, max_iter) = problem.inputs, accuracy
+    wanted = tolerance(bellman.spread, rtol)
     start = None if init is None else init.cost_to_go
-    found = iterate(bellman, solver, FIXED_POINT_SHARE * wanted, start, polish=polish)
+    found = iterate(bellman, FIXED_POINT_SHARE * wanted, max_iter, start, polish=polish)
     centre = within(found.enclosure.centre, bellman.limits, bellman.mask)
     gap = (1 - FIXED_POINT_SHARE) * wanted * (POLISH if polish else 1.0)
     warm = None if init is None else init.outer.g
     outer = solve_problems(inputs.initial_x, inputs.initial_y, centre, inputs.epsilon, gap, init=warm)
-    solved = Solved(bellman, found, outer, problem, cost_to_go=centre, wanted=wanted, rtol=solver.rtol)
+    solved = SolvedDistance(bellman, found, outer, problem, cost_to_go=centre, wanted=wanted, rtol=rtol)
     for item, (bound, limit) in enumerate(zip(solved.error_bound.tolist(), wanted.tolist(), strict=True)):
-        if found.status[item] is Status.CONVERGED and not bound <= limit:
-            found.status[item] = Status.STALLED
+        if found.status[item] is Status.CONVERGED:
+            found.status[item] = Status.of(bound, limit)
     return solved

@@ -7,7 +7,7 @@ where side by side is what makes it fast, and inside transforms, which hide the 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,14 +15,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from markovot.autograd.transforms import is_wrapped
-from markovot.solving.adjoint import Entries
-from markovot.solving.inputs import Layout
+from markovot.solving.problem import Entries, Given, Pairing, Plans
 from markovot.transport.engines import DENSE_DEGREE
 from markovot.transport.rows import Rows
 from markovot.transport.single import COMPILED_STATES
 from markovot.transport.threads import WHOLE_ENTRIES
 
-Given = TypeVar("Given", bound=tuple[Any, ...])
 Cut = tuple[slice, ...]
 
 
@@ -31,47 +29,50 @@ class Part(NamedTuple):
 
     items: Tensor | None  # their places, int64; None: the whole batch
     shape: tuple[int, int]  # n and m
-    layout: Layout
-    rows: tuple[Rows, Rows] | None  # None: inside a transform, where they are made from the inputs
+    pairing: Pairing
     cuts: tuple[Cut, Cut]  # what of the parameters of the chains X and Y
 
     def take(self, given: Given) -> Given:
-        """Of the inputs of the batch those of the part; the first five are those of `assembly.Common`."""
+        """Of the inputs of the batch, a named tuple of tensors, those of the part."""
         if self.items is None:
             return given
-        ground, x, y, law_x, law_y, *others = given
         (n, m), items = self.shape, self.items
-        return type(given)(  # type: ignore[call-arg]
-            ground[items][:, :n, :m], x[self.cuts[0]], y[self.cuts[1]], law_x[items, :n], law_y[items, :m],
-            *(other[items] for other in others),
-        )  # fmt: skip
+        own = {
+            "ground": lambda costs: costs[items][:, :n, :m],
+            "x": lambda rows: rows[self.cuts[0]],
+            "y": lambda rows: rows[self.cuts[1]],
+            "initial_x": lambda law: law[items, :n],
+            "initial_y": lambda law: law[items, :m],
+        }
+        names: tuple[str, ...] = given._fields  # type: ignore[attr-defined]
+        cut = (own[name](part) if name in own else part[items] for name, part in zip(names, given, strict=True))
+        return type(given)(*cut)
 
-    def entries(self, found: tuple[Tensor, Tensor, Tensor], m: int) -> tuple[Tensor, Tensor, Tensor]:
+    def entries(self, found: Plans, m: int) -> Plans:
         """Couplings of an item, numbered as in the batch, whose chains Y have m states."""
         row, column, mass = found
         own = self.shape[1]
         return row // own * m + row % own, column // own * m + column % own, mass
 
 
-def divide(layout: Layout, rows: tuple[Rows, Rows] | None, inputs: Any) -> list[Part]:
+def divide(pairing: Pairing, inputs: Any) -> list[Part]:
     """Cut a batch into parts.
 
     Args:
-        layout: of the batch.
-        rows: of its chains; None inside a transform.
-        inputs: of the batch, whose fields begin with those of `assembly.Common`, with `epsilon`.
+        pairing: of the batch.
+        inputs: of the batch, with fields `ground` and `epsilon`.
     """
-    n, m = inputs.ground.shape[-2:]
-    whole = Part(None, (n, m), layout, rows, ((), ()))
-    if rows is None or len(layout.pairs[0]) < 2 or rows[0].values.device.type != "cpu" or is_wrapped(inputs.ground):
+    whole = Part(None, inputs.ground.shape[-2:], pairing, ((), ()))
+    rows = pairing.known
+    if rows is None or len(pairing.pairs[0]) < 2 or rows[0].values.device.type != "cpu" or is_wrapped(inputs.ground):
         return [whole]
     exact = bool((inputs.epsilon.detach() == 0).all())
-    kind = _kinds(layout.pairs, rows, exact)
+    kind = _kinds(pairing.pairs, rows, exact)
     if (kind >= 0).all() and (kind == kind[0]).all():
         return [whole]
-    alone = [_alone(item, layout, rows) for item in np.flatnonzero(kind < 0).tolist()]
+    each = [alone(item, pairing) for item in np.flatnonzero(kind < 0).tolist()]
     groups = [np.flatnonzero(kind == k) for k in range(2)]
-    return [_together(items, whole) for items in groups if len(items)] + alone
+    return [_together(items, whole) for items in groups if len(items)] + each
 
 
 def _kinds(pairs: tuple[Tensor, Tensor], rows: tuple[Rows, Rows], exact: bool) -> Any:
@@ -100,23 +101,24 @@ def _most(rows: Rows) -> Tensor:
 
 
 def _together(items: Any, whole: Part) -> Part:
-    places, layout = torch.from_numpy(items), whole.layout
-    pairs = layout.pairs[0][places], layout.pairs[1][places]
-    mask = None if layout.mask is None else layout.mask[places]
-    return whole._replace(items=places, layout=Layout(pairs, layout.entries, mask))
+    places, pairing = torch.from_numpy(items), whole.pairing
+    pairs = pairing.pairs[0][places], pairing.pairs[1][places]
+    mask = None if pairing.mask is None else pairing.mask[places]
+    return whole._replace(items=places, pairing=pairing._replace(pairs=pairs, mask=mask))
 
 
-def _alone(item: int, layout: Layout, rows: tuple[Rows, Rows]) -> Part:
-    chains = tuple(int(pair[item]) for pair in layout.pairs)
-    own = rows[0].alone(chains[0]), rows[1].alone(chains[1])
+def alone(item: int, pairing: Pairing) -> Part:
+    """One item of a batch, without its padding."""
+    chains = tuple(int(pair[item]) for pair in pairing.pairs)
+    own = pairing.chains(item)
     shape = own[0].num_states, own[1].num_states
-    entries, cuts = zip(*map(_entries_alone, layout.entries, chains, shape), strict=True)
-    first = torch.zeros(1, dtype=torch.int64, device="cpu")
-    return Part(first + item, shape, Layout((first, first), entries, None), own, cuts)
+    entries, cuts = zip(*map(_entries_alone, pairing.entries, chains, shape), strict=True)
+    first = torch.zeros(1, dtype=torch.int64, device=own[0].values.device)
+    return Part(first + item, shape, Pairing((first, first), entries, None, own), cuts)
 
 
 def _entries_alone(entries: Entries, chain: int, n: int) -> tuple[Entries, Cut]:
-    mask, pattern = torch.ones(1, n, dtype=torch.bool, device="cpu"), entries.pattern
+    mask, pattern = torch.ones(1, n, dtype=torch.bool, device=entries.mask.device), entries.pattern
     if pattern is None:
         return Entries(None, mask), (slice(chain, chain + 1), slice(n), slice(n))
     first, last = int(pattern.indptr[chain, 0]), int(pattern.indptr[chain, -1])
@@ -134,18 +136,6 @@ def joined(parts: Sequence[Part], values: Sequence[Tensor], *sizes: int) -> Tens
 def _padded(value: Tensor, sizes: tuple[int, ...]) -> Tensor:
     missing = [size - own for size, own in zip(sizes, value.shape[1:], strict=True)]
     return pad(value, [width for size in reversed(missing) for width in (0, size)]) if any(missing) else value
-
-
-def same_parts(parts: Sequence[Part], others: Sequence[Part]) -> bool:
-    """Whether two batches of one shape were cut alike."""
-    pairs = zip(parts, others, strict=False)
-    return len(parts) == len(others) and all(_same(mine.items, theirs.items) for mine, theirs in pairs)
-
-
-def _same(items: Tensor | None, others: Tensor | None) -> bool:
-    if items is None or others is None:
-        return items is others
-    return torch.equal(items, others)
 
 
 def located(parts: Sequence[Part], item: int) -> tuple[int, int]:

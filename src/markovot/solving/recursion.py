@@ -31,22 +31,20 @@ these are too large, of every sqrt(k)-th, from which those between are found aga
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from markovot.solution import Status
 from markovot.solving import adjoint
-from markovot.solving.adjoint import Entries, centre_law, centre_rows
-from markovot.solving.bellman import cost_limits, tolerance, within
-from markovot.solving.fixed_point import PolicyIteration, Solver, ValueIteration
+from markovot.solving.adjoint import SolvedDistance, centre_law, centre_rows
+from markovot.solving.bellman import cost_limits, cost_range, tolerance, within
+from markovot.solving.problem import Inputs, Outputs, Plans, Problem
 from markovot.transport.engine import Engine
-from markovot.transport.engines import engine_classes
+from markovot.transport.engines import with_engine
 from markovot.transport.forcing import POLISH
-from markovot.transport.rows import Rows
-from markovot.transport.shared_kernel import UnsafeRange
 from markovot.transport.single import Coupled, solve_problems
 from markovot.transport.threads import own_threads
 
@@ -59,57 +57,26 @@ ROUNDING = 2 * torch.finfo(torch.float64).eps
 KEPT_BYTES = 1 << 27
 
 Found = TypeVar("Found")
+T = TypeVar("T")
 
 
-class Inputs(NamedTuple):
-    """The tensors in which the distance is differentiable; float64, one item of the batch after another."""
+class WalkInputs(NamedTuple, Generic[T]):
+    """One thing for each tensor in which the distance is differentiable, as in `problem.Inputs`."""
 
-    ground: Tensor  # (P, n, m), zero at padding
-    x: Tensor  # transition (B, n, n), or stored values (nnz,)
-    y: Tensor
-    initial_x: Tensor  # (P, n)
-    initial_y: Tensor  # (P, m)
-    hazards: Tensor  # (P, k)
-    tail: Tensor  # (P,), the delta of the tail; without one, it plays no part
-    epsilon: Tensor  # (P,)
-
-
-class Needed(NamedTuple):
-    """Which of the `Inputs` want a gradient."""
-
-    ground: bool = False
-    x: bool = False
-    y: bool = False
-    initial_x: bool = False
-    initial_y: bool = False
-    hazards: bool = False
-    tail: bool = False
-    epsilon: bool = False
-
-    @property
-    def levels(self) -> bool:
-        """Whether some of them take part in the recursion."""
-        return self.ground or self.x or self.y or self.hazards or self.tail or self.epsilon
+    ground: T  # (P, n, m), zero at padding
+    x: T  # transitions (B, n, n), or stored values (nnz,)
+    y: T
+    initial_x: T  # (P, n)
+    initial_y: T  # (P, m)
+    hazards: T  # (P, k)
+    tail: T  # (P,), the delta of the tail; without one, it plays no part
+    epsilon: T  # (P,)
 
 
-class Problem(NamedTuple):
-    """A batch of P pairs of chains; the fields from `rows` to `mask` are those of `adjoint.Problem`."""
-
-    inputs: Inputs
-    rows: tuple[Rows, Rows]
-    pairs: tuple[Tensor, Tensor]
-    entries: tuple[Entries, Entries]
-    mask: Tensor | None
-    has_tail: bool
-
-    @property
-    def depth(self) -> int:
-        """The number of levels k above the last one."""
-        return self.inputs.hazards.shape[1]
-
-    def chains(self, item: int) -> tuple[Rows, Rows]:
-        """The two chains of an item, without padding."""
-        return adjoint.chains_of(self.rows, self.pairs, item)
+Walk = Problem[WalkInputs[Tensor]]
+Needed = WalkInputs[bool]
+# The alignment is the gradient in the ground cost.
+_GROUND = WalkInputs(True, *(False,) * (len(WalkInputs._fields) - 1))
 
 
 class Levels(NamedTuple):
@@ -132,11 +99,16 @@ def levels_of(hazards: Tensor) -> Levels:
 class Descent:
     """Steps from C^(t+1) to C^(t), and in which order costs are kept and found again."""
 
-    problem: Problem
+    problem: Walk
     levels: Levels
     gap: Tensor  # (P,)
     stride: int
     kept: dict[int, Tensor] = field(default_factory=dict)  # C^(t), (P, n, m)
+
+    @property
+    def depth(self) -> int:
+        """The number of levels k above the last one."""
+        return self.problem.inputs.hazards.shape[1]
 
     def step(self, engine: Engine, t: int, cost: Tensor) -> tuple[Tensor, Tensor]:
         """C^(t) from C^(t+1), and the error that the step adds to the present one, (P,)."""
@@ -148,7 +120,7 @@ class Descent:
 
     def keep(self, level: int, cost: Tensor) -> None:
         """Keep C^(level), if it is one of those to be kept."""
-        if level > 0 and (self.problem.depth - level) % self.stride == 0:
+        if level > 0 and (self.depth - level) % self.stride == 0:
             self.kept[level] = cost
 
     def ascending(self, engine: Engine) -> Iterator[Tensor]:
@@ -171,13 +143,12 @@ class Descent:
 
 
 @dataclass
-class Solved:
+class SolvedWalk:
     """A solved batch: what the solution shows, and what its gradient needs."""
 
-    problem: Problem
-    classes: list[Any]  # the engines that may serve
+    problem: Walk
     descent: Descent
-    tail: adjoint.Solved | None
+    tail: SolvedDistance | None
     outer: Coupled
     cost_to_go: Tensor  # C^(0) (P, n, m), zero at padding
     cost_error: Tensor  # (P,), the certified error of every entry of it
@@ -186,35 +157,43 @@ class Solved:
     wanted: Tensor  # (P,), the error that the solver was to reach
     num_iter: Tensor  # (P,), sweeps
     status: list[Status]
-    _occupation: Tensor | None = field(default=None, init=False)
+    _alignment: Tensor | None = field(default=None, init=False)
 
-    def occupation(self) -> Tensor:
+    @property
+    def last_step(self) -> float:
+        """The number of the last step, after which the chains stand still; infinite with a tail."""
+        return math.inf if self.tail is not None else self.descent.depth - 1
+
+    def outputs(self) -> tuple[Tensor, ...]:
+        """See `problem.Outputs`."""
+        return Outputs.of(self)
+
+    def alignment(self) -> Tensor:
         """The law of (X_T, Y_T) for the optimally coupled chains, (P, n, m)."""
-        if self._occupation is None:
-            self._occupation = self._pull(self.outer.plan, Needed(ground=True))["ground"]
-        return self._occupation
+        if self._alignment is None:
+            self._alignment = self._pull(self.outer.plan, _GROUND)["ground"]
+        return self._alignment
 
-    def couplings(self, item: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The plans of an item from time `step` to the next: rows i*m+j, columns k*m+l, masses."""
-        if step >= self.problem.depth:
-            assert self.tail is not None
-            return self.tail.bellman.engine.couplings(item)
+    def couplings(self, item: int, step: int) -> Plans:
+        """All local plans of an item from time `step` to the next."""
+        if self.tail is not None and step >= self.descent.depth:
+            return self.tail.couplings(item)
 
-        def find(engine: Engine) -> tuple[Tensor, Tensor, Tensor]:
+        def find(engine: Engine) -> Plans:
             cost = self.descent.cost(engine, step + 1)
             engine.sweep(cost, self.descent.gap, torch.arange(len(cost), device=cost.device) == item)
             return engine.couplings(item)
 
-        return _with_engine(self.classes, self.problem, find)
+        return _with_engine(self.problem, find)
 
     def pullback(
         self, needed: tuple[bool, ...], grad_value: Tensor | None, grad_cost_to_go: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         """Gradients in `Inputs`, in their order, of which only the needed ones are computed."""
-        need, given = Needed(*needed), self.problem.inputs
+        need, given = WalkInputs(*needed), self.problem.inputs
         seed = torch.zeros_like(given.epsilon) if grad_value is None else grad_value
-        result: dict[str, Tensor | None] = dict.fromkeys(Inputs._fields)
-        if need.levels:
+        result: dict[str, Tensor | None] = dict.fromkeys(WalkInputs._fields)
+        if need.ground or need.x or need.y or need.hazards or need.tail or need.epsilon:
             v = seed[:, None, None] * self.outer.plan
             if grad_cost_to_go is not None:
                 v = v + grad_cost_to_go
@@ -229,17 +208,18 @@ class Solved:
         return tuple(result.values())
 
     def _states(self, axis: int) -> Tensor | None:
-        return None if self.problem.mask is None else self.problem.mask.any(dim=axis)
+        mask = self.problem.pairing.mask
+        return None if mask is None else mask.any(dim=axis)
 
     def _pull(self, v: Tensor, need: Needed) -> dict[str, Tensor]:
         """What the gradient v in C^(0) means for the other inputs."""
-        if not self.problem.depth:
+        if not self.descent.depth:
             return self._pull_last(v, need, _zeros(self.problem.inputs, need))
-        return _with_engine(self.classes, self.problem, lambda engine: self._pull_levels(engine, v, need))
+        return _with_engine(self.problem, lambda engine: self._pull_levels(engine, v, need))
 
     def _pull_levels(self, engine: Engine, v: Tensor, need: Needed) -> dict[str, Tensor]:
         given, levels = self.problem.inputs, self.descent.levels
-        pattern_x, pattern_y = (entries.pattern for entries in self.problem.entries)
+        pattern_x, pattern_y = (entries.pattern for entries in self.problem.pairing.entries)
         total = _zeros(given, need)
         for t, cost in enumerate(self.descent.ascending(engine)):
             lower, upper = engine.sweep(cost, self.descent.gap, levels.reached[t])
@@ -260,15 +240,15 @@ class Solved:
 
     def _pull_last(self, v: Tensor, need: Needed, total: dict[str, Tensor]) -> dict[str, Tensor]:
         """Add what the gradient v in C^(k) means, and project the gradients of transitions."""
-        for name, entries in zip(("x", "y"), self.problem.entries, strict=True):
+        for name, entries in zip(("x", "y"), self.problem.pairing.entries, strict=True):
             if name in total:
                 total[name] = centre_rows(total[name], entries)
         if self.tail is None:
             if need.ground:
                 total["ground"] = total["ground"] + v
             return total
-        below = adjoint.Needed(need.ground, need.x, need.y, False, False, need.tail, need.epsilon)
-        found = zip(adjoint.Inputs._fields, self.tail.pullback(tuple(below), None, v), strict=True)
+        below = Inputs(need.ground, need.x, need.y, False, False, need.tail, need.epsilon)
+        found = zip(Inputs._fields, self.tail.pullback(below, None, v), strict=True)
         for name, part in found:
             own = "tail" if name == "discount" else name
             if part is not None:
@@ -276,103 +256,95 @@ class Solved:
         return total
 
 
-def _zeros(given: Inputs, need: Needed) -> dict[str, Tensor]:
+def _zeros(given: WalkInputs[Tensor], need: Needed) -> dict[str, Tensor]:
     """Zero gradients in the needed inputs of the levels."""
     names = [name for name, wanted in need._asdict().items() if wanted and not name.startswith("initial")]
     return {name: torch.zeros_like(getattr(given, name)) for name in names}
 
 
-def _with_engine(classes: list[Any], problem: Problem, call: Callable[[Engine], Found]) -> Found:
-    """Call with a new engine, of the first class in whose range the costs stay."""
-    for engine_class in classes:
-        engine = engine_class(*problem.rows, *problem.pairs, problem.inputs.epsilon)
-        try:
-            with own_threads() if engine.has_threads else nullcontext():
-                return call(engine)
-        except UnsafeRange:
-            continue
-    raise AssertionError("the last engine is safe at any range")
+def _with_engine(problem: Walk, call: Callable[[Engine], Found]) -> Found:
+    """What `call(engine)` returns, with a new engine."""
+    given, pairing = problem
+
+    def run(engine: Engine) -> Found:
+        with own_threads() if engine.has_threads else nullcontext():
+            return call(engine)
+
+    return with_engine(
+        pairing.rows, pairing.pairs, given.epsilon, lambda: cost_range(given.ground, pairing.mask), run
+    )
 
 
-def solve(problem: Problem, solver: Solver, *, polish: bool = False) -> Solved:
-    """Find C^(0) and the initial coupling to the solver's tolerance.
+def solve(problem: Walk, rtol: float, max_iter: int, *, has_tail: bool, polish: bool = False) -> SolvedWalk:
+    """Find C^(0) and the initial coupling to the wanted accuracy.
 
     Args:
         problem: what to solve.
-        solver: its tolerance, and how to find the fixed point of a tail.
+        rtol: wanted certified error, relative to the range of the cost.
+        max_iter: the most sweeps for the fixed point of a tail.
+        has_tail: whether the walk goes on below the last level.
         polish: solve the local problems further than the tolerance asks, for gradients.
 
     Returns:
         The solved problem. Items that miss the tolerance are told by `status`; nothing is raised.
     """
-    given = problem.inputs
-    limits = cost_limits(given.ground, problem.mask)
-    spread = limits[1] - limits[0]
-    wanted = tolerance(spread, solver.rtol)
-    share = LEVELS_SHARE / 2 if problem.has_tail else LEVELS_SHARE
+    given, mask = problem.inputs, problem.pairing.mask
+    limits = cost_limits(given.ground, mask)
+    wanted = tolerance(limits[1] - limits[0], rtol)
+    share = LEVELS_SHARE / 2 if has_tail else LEVELS_SHARE
     levels = levels_of(given.hazards)
     gap = (POLISH if polish else 1.0) * 2 * share * wanted / levels.survival.sum(0).clamp(min=1.0)
-    stride = 1 if problem.depth * given.ground.nbytes <= KEPT_BYTES else math.ceil(math.sqrt(problem.depth))
+    depth = given.hazards.shape[1]
+    stride = 1 if depth * given.ground.nbytes <= KEPT_BYTES else math.ceil(math.sqrt(depth))
     descent = Descent(problem, levels, gap, stride)
-    tail = _solve_tail(problem, _tighter(solver, share), polish) if problem.has_tail else None
-    classes = engine_classes(problem.rows, problem.pairs, given.epsilon, lambda: spread)
+    tail = _solve_tail(problem, share * rtol, max_iter, polish) if has_tail else None
     cost, error = _last(problem, tail)
-    if problem.depth:
-        cost, error = _with_engine(classes, problem, lambda engine: _descend(engine, descent, tail, cost, error))
-    cost = within(cost, limits, problem.mask)
+    if depth:
+        cost, error = _with_engine(problem, lambda engine: _descend(engine, descent, tail, cost, error))
+    cost = within(cost, limits, mask)
     outer_gap = 2 * INITIAL_SHARE * (POLISH if polish else 1.0) * wanted
     outer = solve_problems(given.initial_x, given.initial_y, cost, given.epsilon, outer_gap)
     value, bound = adjoint.certified(problem, outer, error, limits)
-    num_iter = levels.reached.sum(0) + (0 if tail is None else tail.fixed_point.num_iter)
+    num_iter = levels.reached.sum(0) + (0 if tail is None else tail.num_iter)
     status = _statuses(bound, wanted, tail)
-    return Solved(problem, classes, descent, tail, outer, cost, error, value, bound, wanted, num_iter, status)
+    return SolvedWalk(problem, descent, tail, outer, cost, error, value, bound, wanted, num_iter, status)
 
 
-def _last(problem: Problem, tail: adjoint.Solved | None) -> tuple[Tensor, Tensor]:
+def _last(problem: Walk, tail: SolvedDistance | None) -> tuple[Tensor, Tensor]:
     """C^(k) and its error (P,)."""
     if tail is None:
         return problem.inputs.ground, torch.zeros_like(problem.inputs.epsilon)
-    return tail.cost_to_go, tail.fixed_point.enclosure.radius
+    return tail.cost_to_go, tail.cost_error
 
 
-def _tighter(solver: Solver, share: float) -> Solver:
-    assert isinstance(solver, PolicyIteration | ValueIteration)
-    return replace(solver, rtol=share * solver.rtol)
-
-
-def _solve_tail(problem: Problem, solver: Solver, polish: bool) -> adjoint.Solved:
+def _solve_tail(problem: Walk, rtol: float, max_iter: int, polish: bool) -> SolvedDistance:
     """The fixed point below the last level."""
     given = problem.inputs
     # its own initial laws play no part: one real state each
     first_x, first_y = (torch.zeros_like(law) for law in (given.initial_x, given.initial_y))
     first_x[:, 0] = first_y[:, 0] = 1.0
-    inputs = adjoint.Inputs(given.ground, given.x, given.y, first_x, first_y, given.tail, given.epsilon)
-    whole = adjoint.Problem(inputs, problem.rows, problem.pairs, problem.entries, problem.mask)
-    return adjoint.solve(whole, solver, polish=polish)
+    inputs = Inputs(given.ground, given.x, given.y, first_x, first_y, given.tail, given.epsilon)
+    return adjoint.solve(Problem(inputs, problem.pairing), rtol, max_iter, polish=polish)
 
 
 def _descend(
-    engine: Engine, descent: Descent, tail: adjoint.Solved | None, cost: Tensor, error: Tensor
+    engine: Engine, descent: Descent, tail: SolvedDistance | None, cost: Tensor, error: Tensor
 ) -> tuple[Tensor, Tensor]:
     """C^(0) and its error (P,), from C^(k) and its own."""
     descent.kept.clear()
     if tail is not None:
         engine.warm_start(tail.bellman.engine)
-    for t in range(descent.problem.depth - 1, -1, -1):
+    for t in range(descent.depth - 1, -1, -1):
         descent.keep(t + 1, cost)
         cost, added = descent.step(engine, t, cost)
         error = (1 - descent.levels.hazard[t]) * error + added
     return cost, error
 
 
-def _statuses(bound: Tensor, wanted: Tensor, tail: adjoint.Solved | None) -> list[Status]:
-    below = [Status.CONVERGED] * len(bound) if tail is None else tail.fixed_point.status
-    result = []
-    for reached, limit, status in zip(bound.tolist(), wanted.tolist(), below, strict=True):
-        if not math.isfinite(reached - limit):
-            result.append(Status.NOT_FINITE)
-        elif reached <= limit:
-            result.append(Status.CONVERGED)
-        else:
-            result.append(Status.STALLED if status is Status.CONVERGED else status)
-    return result
+def _statuses(bound: Tensor, wanted: Tensor, tail: SolvedDistance | None) -> list[Status]:
+    """How items ended: where only the error is too large, the tail may know why."""
+    found = Status.each(bound, wanted)
+    if tail is None:
+        return found
+    pairs = zip(found, tail.status, strict=True)
+    return [below if own is below.STALLED and below is not below.CONVERGED else own for own, below in pairs]

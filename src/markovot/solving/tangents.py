@@ -31,7 +31,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from markovot.solving.adjoint import Entries, Inputs, Needed, Solved, centre_law, centre_rows
+from markovot.solving.adjoint import SolvedDistance, centre_law, centre_rows
+from markovot.solving.problem import Entries, Inputs
 from markovot.transport.rows import Rows
 from markovot.transport.single import solve_problems
 
@@ -110,26 +111,28 @@ class Tangents:
         needed: of which inputs `curvature` is to give the gradient's derivative.
     """
 
-    def __init__(self, solved: Solved, direction: Sequence[Tensor | None], needed: tuple[bool, ...] | None) -> None:
+    def __init__(
+        self, solved: SolvedDistance, direction: Sequence[Tensor | None], needed: tuple[bool, ...] | None
+    ) -> None:
         self.solved = solved
         move = dict(zip(Inputs._fields, direction, strict=True))
-        for_x, for_y = solved.problem.entries
+        for_x, for_y = solved.problem.pairing.entries
         self.ground, self.discount, self.epsilon = move["ground"], move["discount"], move["epsilon"]
         x, y, law_x, law_y = (move[name] for name in ("x", "y", "initial_x", "initial_y"))
         self.x = None if x is None else centre_rows(x, for_x)
         self.y = None if y is None else centre_rows(y, for_y)
         self.law_x = None if law_x is None else centre_law(law_x, solved.real_states(0))
         self.law_y = None if law_y is None else centre_law(law_y, solved.real_states(1))
-        need = Needed(*(needed or (False,) * len(Inputs._fields)))
+        need = Inputs(*(needed or (False,) * len(Inputs._fields)))
         self.needed = need
         self._chunks: list[_Chunk] | None = None
 
     @cached_property
     def _sides(self) -> tuple[_Side, _Side]:
-        given, problem, need = self.solved.inputs, self.solved.problem, self.needed
+        given, pairing, need = self.solved.inputs, self.solved.problem.pairing, self.needed
         return (
-            _side(given.x, problem.entries[0], problem.rows[0], full=need.x or self.x is not None),
-            _side(given.y, problem.entries[1], problem.rows[1], full=need.y or self.y is not None),
+            _side(given.x, pairing.entries[0], pairing.rows[0], full=need.x or self.x is not None),
+            _side(given.y, pairing.entries[1], pairing.rows[1], full=need.y or self.y is not None),
         )
 
     @cached_property
@@ -202,10 +205,10 @@ class Tangents:
         if need.ground:
             result["ground"] = discount[:, None, None] * adjoint + given.discount[:, None, None] * moved
         if need.x:
-            entries = solved.problem.entries[0]
+            entries = solved.problem.pairing.entries[0]
             result["x"] = centre_rows(engine.gradient_x(passed_on, entries.pattern) + found["x"], entries)
         if need.y:
-            entries = solved.problem.entries[1]
+            entries = solved.problem.pairing.entries[1]
             result["y"] = centre_rows(engine.gradient_y(passed_on, entries.pattern) + found["y"], entries)
         if need.discount:
             local = self._local_values + engine.apply(cost, active)
@@ -268,14 +271,14 @@ class Tangents:
 
     def _parts(self) -> Iterator[tuple[Tensor, Tensor]]:
         x, y = self._sides
-        pair_x = self.solved.problem.pairs[0]
-        item, row = (self.solved.problem.entries[0].mask[pair_x]).nonzero(as_tuple=True)
+        pair_x = self.solved.problem.pairing.pairs[0]
+        item, row = (self.solved.problem.pairing.entries[0].mask[pair_x]).nonzero(as_tuple=True)
         step = max(1, CHUNK_ENTRIES // (y.state[0].numel() * x.state.shape[2]))
         return zip(item.split(step), row.split(step), strict=True)
 
     def _rows(self, side: int, chunk: _Chunk) -> tuple[Tensor, ...]:
         """Which rows of a side's chains the chunk has: (c,) of X, all (c, m) of Y."""
-        chain = self.solved.problem.pairs[side][chunk.p]
+        chain = self.solved.problem.pairing.pairs[side][chunk.p]
         return (chain, chunk.i) if side == 0 else (chain,)
 
     def _moves(self, chunk: _Chunk) -> tuple[Tensor | None, Tensor | None]:
@@ -288,7 +291,7 @@ class Tangents:
 
     def _chunk(self, p: Tensor, i: Tensor) -> _Chunk:
         x, y = self._sides
-        chain_x, chain_y = (pair[p] for pair in self.solved.problem.pairs)
+        chain_x, chain_y = (pair[p] for pair in self.solved.problem.pairing.pairs)
         a, b = x.law[chain_x, i][:, None], y.law[chain_y]
         where = (p[:, None, None, None], x.state[chain_x, i][:, None, :, None], y.state[chain_y][:, :, None, :])
         cost = self.solved.cost_to_go[where]

@@ -1,25 +1,64 @@
 """Which engine solves the local problems."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from markovot.transport.engine import Engine
 from markovot.transport.gather import GatherEngine
 from markovot.transport.rows import Rows
-from markovot.transport.shared_kernel import SharedKernelEngine
+from markovot.transport.shared_kernel import SharedKernelEngine, UnsafeRange
 
 # On the CPU, matrix products overtake the compiled kernels where rows are this full (root mean square degrees).
 DENSE_DEGREE = 40
+
+Found = TypeVar("Found")
+Sides = tuple[Rows, Rows]
+
+
+def with_engine(
+    rows: Sides,
+    pairs: tuple[Tensor, Tensor],
+    epsilon: Tensor,
+    cost_range: Callable[[], Tensor],
+    call: Callable[[Engine], Found],
+) -> Found:
+    """What `call(engine)` returns, with a new engine of the fastest kind in whose range the costs stay."""
+    return Serving(rows, pairs, epsilon, cost_range).run(call)
+
+
+class Serving:
+    """The engine that serves, and in its place the next kind of engine where a cost leaves its range.
+
+    Args:
+        rows: of the chains X, and of the chains Y.
+        pairs: which chains an item takes, int64 (P,) each.
+        epsilon: (P,).
+        cost_range: gives the ranges of the costs, (P,); a function, since only large dense chains need to know.
+    """
+
+    def __init__(
+        self, rows: Sides, pairs: tuple[Tensor, Tensor], epsilon: Tensor, cost_range: Callable[[], Tensor]
+    ) -> None:
+        self._make = lambda kind: kind(*rows, *pairs, epsilon)
+        self._kinds = iter(engine_classes(rows, pairs, epsilon, cost_range))
+        self.engine: Engine = self._make(next(self._kinds))
+
+    def run(self, call: Callable[[Engine], Found]) -> Found:
+        """What `call(engine)` returns."""
+        while True:
+            try:
+                return call(self.engine)
+            except UnsafeRange:  # the last kind is safe at any range
+                self.engine = self._make(next(self._kinds))
 
 
 def engine_classes(
     rows: tuple[Rows, Rows], pairs: tuple[Tensor, Tensor], epsilon: Tensor, cost_range: Callable[[], Tensor]
 ) -> list[Any]:
     """Engines for these pairs of chains, epsilon and range of costs: the fastest first, the last one safe at any range.
-
-    `cost_range` is a function, since only large dense chains need to know.
 
     Exact transport (epsilon = 0) has one engine, on the CPU. Otherwise compiled kernels on the CPU; matrix products for
     large dense chains, and on other devices for dense ones, where `exp(-C / epsilon)` stays within floating point;

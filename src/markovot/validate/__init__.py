@@ -2,6 +2,7 @@
 
 from markovot.validate.arguments import (
     LARGEST,
+    accuracy,
     choice,
     count,
     executor,
@@ -57,6 +58,7 @@ __all__ = [
     "FLOATING",
     "LARGEST",
     "SUM_TOLERANCE",
+    "accuracy",
     "array",
     "as_tensor",
     "broadcast",

@@ -56,6 +56,14 @@ def number(name: str, value: Any, low: float, high: float, *, open_at_low: bool 
     return found
 
 
+def accuracy(rtol: Any, max_iter: Any) -> tuple[float, int]:
+    """Check how accurately, and with how many steps at most, something is to be solved."""
+    found = number("rtol", rtol, 0.0, 1.0)
+    if not 0 < found < 1:
+        raise ValueError(f"rtol: {found:g} is not between 0 and 1. Try 1e-4.")
+    return found, count("max_iter", max_iter, low=1)
+
+
 def real(name: str, value: Any, *, wanted: str = "a number") -> float:
     """Check that a value is a plain number, whatever its size: infinite where no float is so large."""
     if isinstance(value, _NO_NUMBERS) or not isinstance(value, numbers.Real):

@@ -14,7 +14,6 @@ from markovot import validate
 from markovot.analysis.similarity import as_matrix, check_square
 from markovot.chains import MarkovChain
 from markovot.costs import Cost, Euclidean, ZeroOne
-from markovot.solving.fixed_point import PolicyIteration, Solver
 
 if TYPE_CHECKING:
     from markovot.datasets import GraphDataset
@@ -114,7 +113,8 @@ def distance_matrices(
     deltas: Sequence[float] = DELTAS,
     epsilons: Sequence[float] = EPSILONS,
     standardise: bool = True,
-    solver: Solver = PolicyIteration(),
+    rtol: float = 1e-4,
+    max_iter: int = 100,
     executor: Any = None,
     checkpoint: str | Path | None = None,
     progress: bool = True,
@@ -128,7 +128,8 @@ def distance_matrices(
         epsilons: >= 0, in the units that `ground` states: those of the cost for labels and degrees, the mean cost for
             attributes.
         standardise: as in `ground`.
-        solver: as in `distance_matrix`.
+        rtol: wanted certified error, as in `distance_matrix`.
+        max_iter: the most sweeps of a solve, likewise.
         executor: as in `distance_matrix`.
         checkpoint: a folder, made if need be, for a checkpoint of `distance_matrix` for each setting. Default: none.
         progress: show a progress bar for each setting.
@@ -165,7 +166,7 @@ def distance_matrices(
             Path(checkpoint).mkdir(parents=True, exist_ok=True)
             path = Path(checkpoint) / f"{dataset.name}-delta-{float(delta)!r}-epsilon-{float(epsilon)!r}.checkpoint"
         found[Setting(delta, epsilon)] = distance_matrix(
-            chains, cost=cost, delta=delta, epsilon=epsilon * unit, solver=solver,
+            chains, cost=cost, delta=delta, epsilon=epsilon * unit, rtol=rtol, max_iter=max_iter,
             executor=executor, checkpoint=path, progress=progress, throw=throw,
         )  # fmt: skip
     return found

@@ -15,7 +15,6 @@ from markovot.analysis.classification.nested import (
     check_classes,
     nested_accuracy,
 )
-from markovot.solving.fixed_point import PolicyIteration, Solver
 
 if TYPE_CHECKING:
     from markovot.datasets import GraphDataset
@@ -28,7 +27,8 @@ def classify(
     deltas: Sequence[float] = DELTAS,
     epsilons: Sequence[float] = EPSILONS,
     protocol: NestedCV = PROTOCOL,
-    solver: Solver = PolicyIteration(),
+    rtol: float = 1e-4,
+    max_iter: int = 100,
     executor: Any = None,
     checkpoint: str | Path | None = None,
     progress: bool = True,
@@ -43,7 +43,8 @@ def classify(
         deltas: as in `distance_matrices`; the choice among them is made inside each training fold.
         epsilons: likewise.
         protocol: as in `nested_accuracy`.
-        solver: as in `distance_matrix`.
+        rtol: wanted certified error, as in `distance_matrix`.
+        max_iter: the most sweeps of a solve, likewise.
         executor: as in `distance_matrix`.
         checkpoint: a folder, as in `distance_matrices`.
         progress: show progress bars.
@@ -78,7 +79,7 @@ def classify(
         dataset,
         deltas=deltas,
         epsilons=epsilons,
-        solver=solver,
+        rtol=rtol, max_iter=max_iter,
         executor=executor,
         checkpoint=checkpoint,
         progress=progress,
