@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from markovot import MarkovChain, SolveError, Status, costs, discounted_wl, stationary_distribution
 from markovot.average import operators, optimal_transition_coupling, poisson
-from markovot.average.recurrence import closed_classes, phases
+from markovot.average.recurrence import phases
+from markovot.chains.classes import closed_classes
 from markovot.datasets import load_mutag
 from markovot.transport import engines
 from markovot.transport.compiled.entropic import CompiledEngine

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from markovot import pairwise, validate
+from markovot._arrays import FloatArray
 from markovot._optional import require
 from markovot.analysis import similarity
 from markovot.chains import MarkovChain, chain_of
@@ -22,7 +22,6 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 __all__ = ["DistanceKernel", "MarkovDistance"]
 
-FloatArray = NDArray[np.float64]
 
 
 class MarkovDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from markovot import validate
+from markovot._arrays import FloatArray
 from markovot.analysis import similarity
 from markovot.chains.labels import is_missing
 from markovot.pairwise import PairwiseSolution
 
 __all__ = ["GroupComparison", "compare_groups"]
 
-FloatArray = NDArray[np.float64]
 
 # The power of the distances that is summed: squares give PERMANOVA, distances as they are the energy statistic.
 POWERS = {"permanova": 2, "energy": 1}

@@ -22,16 +22,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from markovot import validate
+from markovot._arrays import FloatArray, IntArray
 from markovot.chains import MarkovChain, single, sparse
 
 __all__ = ["Matching", "accuracy", "descriptors", "disagreement", "match"]
 
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 
 # Longer walks tell no node from another.
 MOST_STEPS = 10_000

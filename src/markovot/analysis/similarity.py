@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from markovot import validate
+from markovot._arrays import FloatArray
 
 __all__ = ["Clipped", "clip", "gaussian", "laplacian", "median_distance"]
 
-FloatArray = NDArray[np.float64]
 
 # d(X, Y) and d(Y, X) that were solved apart differ by their certified errors, 1e-4 of the range of the cost each; a
 # matrix that is further from symmetric, relative to its largest entry, is no matrix of distances.

@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 
 from markovot.average.operators import Factors, Independent, Sets
-from markovot.average.recurrence import ancestors, closed_classes
+from markovot.average.recurrence import ancestors
+from markovot.chains.classes import closed_classes
 from markovot.solution import SolveError
 from markovot.transport.engine import Engine
 from markovot.transport.linear import Linear, bicgstab

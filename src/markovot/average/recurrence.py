@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from markovot.chains.classes import closed_classes, in_words
 from markovot.transport.rows import Rows
 
 
@@ -34,7 +35,11 @@ def phases(name: str, matrix: Any) -> Phases:
 
     label = closed_classes(matrix)
     if label.max() > 0:
-        _raise_several(name, label)
+        raise ValueError(
+            f"{name}: the chain has {label.max() + 1} closed classes (sets of states that are never left), among them "
+            f"the states {in_words(label)}, and so no single long run. Take one class at a time, or connect them, for "
+            "instance with a small probability of a jump."
+        )
     closed = label == 0
     steps = shortest_path(matrix, method="D", unweighted=True, indices=int(np.flatnonzero(closed)[0]))
     level = np.where(closed, steps, 0).astype(np.int64)
@@ -42,18 +47,6 @@ def phases(name: str, matrix: Any) -> Phases:
     inside = closed[owner]
     period = int(np.gcd.reduce(level[owner[inside]] + 1 - level[matrix.indices[inside]]))
     return Phases(closed, period, level % period)
-
-
-def _raise_several(name: str, label: Any) -> None:
-    shown = []
-    for each in (0, 1):
-        states = np.flatnonzero(label == each)
-        shown.append(f"{{{', '.join(map(str, states[:5]))}{', ...' if states.size > 5 else ''}}}")
-    raise ValueError(
-        f"{name}: the chain has {label.max() + 1} closed classes (sets of states that are never left), among them the "
-        f"states {shown[0]} and {shown[1]}, and so no single long run. Take one class at a time, or connect them, for "
-        "instance with a small probability of a jump."
-    )
 
 
 def support(rows: Rows) -> Any:
@@ -81,28 +74,6 @@ def joint_classes(x: Phases, y: Phases) -> Any:
                 "laziness=0.1."
             )
     return (x.phase[:, None] - y.phase[None, :]) % common
-
-
-def closed_classes(matrix: Any) -> Any:
-    """The closed communicating classes of a chain: a label for each state, -1 where it is transient.
-
-    Classes are counted from 0 in the order of their first states.
-
-    Args:
-        matrix: its transition matrix, a SciPy sparse array; every stored entry is an arc.
-    """
-    from scipy.sparse.csgraph import connected_components
-
-    count, label = connected_components(matrix, directed=True, connection="strong")
-    owner = np.repeat(label, np.diff(matrix.indptr))
-    closed = np.ones(count, dtype=bool)
-    closed[owner[owner != label[matrix.indices]]] = False
-    first = np.full(count, label.size)
-    np.minimum.at(first, label, np.arange(label.size))
-    ranked = np.flatnonzero(closed)[np.argsort(first[closed])]
-    number = np.full(count, -1)
-    number[ranked] = np.arange(ranked.size)
-    return number[label]
 
 
 def ancestors(matrix: Any, targets: Any) -> Any:

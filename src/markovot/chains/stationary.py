@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 
 from markovot import validate
+from markovot.autograd.centring import centred, centred_stored
 from markovot.autograd.eager import eagerly
 from markovot.autograd.implicit import Once
 from markovot.autograd.transforms import outside, plain
 from markovot.chains import sparse
+from markovot.chains.classes import closed_classes, in_words
 from markovot.chains.compressed import Compressed
 
 REDUCED = 400  # states; measured: up to here the n**3 / 3 of state reduction in NumPy cost at most 0.1 s
@@ -90,9 +92,7 @@ def of_dense(transition: Tensor, mask: Tensor | None = None) -> Tensor:
     def native(matrices: Tensor) -> Tensor:
         _examine_all(matrices, real)
         pairs = real[:, :, None] & real[:, None, :]
-        step = (matrices - matrices.detach()).masked_fill(~pairs.view(transition.shape), 0.0)
-        mean = step.sum(-1, keepdim=True) / pairs.sum(-1, keepdim=True).clamp(min=1).view(*transition.shape[:-1], 1)
-        moved = matrices.detach() + (step - mean).masked_fill(~pairs.view(transition.shape), 0.0)
+        moved = matrices.detach() + centred(matrices - matrices.detach(), pairs.view(transition.shape))
         return _native_laws(moved, real.view(transition.shape[:-1]))
 
     return Once(solve, native=native)(transition)[0]
@@ -115,8 +115,8 @@ def of_compressed(rows: Compressed, mask: Tensor | None = None) -> Tensor:
         return _StoredLaws(rows._replace(values=values), owner, solvers)
 
     def native(values: Tensor) -> Tensor:
-        centred = values.detach() + centre_stored(values - values.detach(), owner, len(real) * n)
-        dense = Compressed(rows.indptr, rows.indices, centred).to_dense()
+        moved = values.detach() + centred_stored(values - values.detach(), owner, len(real) * n)
+        dense = Compressed(rows.indptr, rows.indices, moved).to_dense()
         _examine_all(dense, real)
         return _native_laws(dense, real.view(rows.rows_shape))
 
@@ -141,8 +141,7 @@ class _DenseLaws:
             return (None,)
         given, real = self.matrices, self.real
         z = _hitting_values(self.flat, self.laws, self.ground, grad.reshape(-1, given.shape[-1]).double())
-        z = torch.where(real, z - (z * real).sum(-1, keepdim=True) / real.sum(-1, keepdim=True), 0.0)
-        return ((self.laws[:, :, None] * z[:, None, :]).view(given.shape).to(given.dtype),)
+        return ((self.laws[:, :, None] * centred(z, real)[:, None, :]).view(given.shape).to(given.dtype),)
 
 
 class _StoredLaws:
@@ -162,7 +161,7 @@ class _StoredLaws:
         parts = grad.reshape(-1, n).double().cpu().split([len(part.laws) for part in self.solvers])
         found = [part.hitting_values(g) for part, g in zip(self.solvers, parts, strict=True)]
         along = torch.cat(found).to(values.device).reshape(-1)[owner // n * n + self.rows.indices]
-        moved = self.laws.reshape(-1)[owner] * centre_stored(along, owner, self.laws.numel())
+        moved = self.laws.reshape(-1)[owner] * centred_stored(along, owner, self.laws.numel())
         return (moved.to(values.dtype),)
 
 
@@ -183,13 +182,6 @@ def _native_laws(transition: Tensor, real: Tensor) -> Tensor:
     identity = torch.eye(real.shape[-1], dtype=torch.float64, device=real.device)
     matrix = identity - transition.double() + real[..., :, None] * uniform[..., None, :].double()
     return torch.linalg.solve(matrix.mT, uniform.double()).to(transition.dtype)
-
-
-def centre_stored(entries: Tensor, owner: Tensor, num_rows: int) -> Tensor:
-    """Subtract from each stored entry the mean of the stored entries of its row."""
-    sums = entries.new_zeros(num_rows).index_add_(0, owner, entries)
-    counts = torch.bincount(owner, minlength=num_rows).clamp_(min=1)
-    return entries - (sums / counts)[owner]
 
 
 def _chunks(store: Compressed, real: Tensor, step: int) -> list[tuple[Compressed, Tensor, int]]:
@@ -249,9 +241,9 @@ class _Factorised:
         self.laws = torch.from_numpy(law / law.sum())[None]
 
     def hitting_values(self, v: Tensor) -> Tensor:
-        centred = (v - (self.laws * v).sum()).numpy()[0]
-        z = np.zeros_like(centred)
-        z[self.rest] = self.lu.solve(centred[self.rest], trans="T")
+        rhs = (v - (self.laws * v).sum()).numpy()[0]
+        z = np.zeros_like(rhs)
+        z[self.rest] = self.lu.solve(rhs[self.rest], trans="T")
         return torch.from_numpy(z)[None]
 
 
@@ -277,32 +269,26 @@ def _closed_states(owner: Any, target: Any, real: Any, batch: torch.Size, start:
         ValueError: a chain has several closed classes.
     """
     from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import connected_components
 
     count, n = real.shape
     graph = csr_array((np.ones(len(owner), dtype=np.int8), (owner, target)), shape=(count * n, count * n))
-    number, label = connected_components(graph, directed=True, connection="strong")
-    is_closed = np.ones(number, dtype=bool)
-    is_closed[label[owner[label[owner] != label[target]]]] = False
-    closed = (is_closed[label] & real.reshape(-1)).reshape(count, n)
-    labels = label.reshape(count, n)
-    lowest = np.where(closed, labels, number).min(1)
-    several = closed & (labels != lowest[:, None])
+    label = np.where(real, closed_classes(graph).reshape(count, n), -1)
+    closed = label >= 0
+    several = closed & (label != np.where(closed, label, graph.shape[0]).min(1)[:, None])
     if several.any():
         chain = int(np.flatnonzero(several.any(1))[0])
-        _raise_several(labels[chain], closed[chain], np.unravel_index(chain + start, batch) if batch else ())
+        _raise_several(label[chain], np.unravel_index(chain + start, batch) if batch else ())
     return closed
 
 
-def _raise_several(labels: Any, closed: Any, index: tuple[Any, ...]) -> None:
-    classes = [np.flatnonzero(closed & (labels == label)) for label in dict.fromkeys(labels[closed].tolist())]
-    shown = [f"{{{', '.join(map(str, c[:5]))}{', ...' if len(c) > 5 else ''}}}" for c in classes[:2]]
+def _raise_several(label: Any, index: tuple[Any, ...]) -> None:
     whose = f"chain {validate.place(tuple(map(int, index)))} has" if index else "there are"
+    count = np.unique(label[label >= 0]).size
     raise ValueError(
-        f"transition: the stationary law is not unique, since {whose} {len(classes)} closed classes (sets of "
-        f"states that are never left), among them the states {shown[0]} and {shown[1]}. Choose the initial "
-        "law: initial='uniform' or a tensor of probabilities; or connect the classes, for instance with a "
-        "small probability of a jump."
+        f"transition: the stationary law is not unique, since {whose} {count} closed classes (sets of states that are "
+        f"never left), among them the states {in_words(label)}. Choose the initial law: "
+        "initial='uniform' or a tensor of probabilities; or connect the classes, for instance with a small probability "
+        "of a jump."
     )
 
 
@@ -369,5 +355,5 @@ def _grounded_laws(matrices: Tensor, ground: Tensor, closed: Tensor) -> Tensor:
 def _hitting_values(matrices: Tensor, laws: Tensor, ground: Tensor, v: Tensor) -> Tensor:
     """Expected centred `v` collected before the ground is hit: (I - P) z = v - (laws . v) 1, (B, n)."""
     matrix, rest = _grounded(matrices, ground)
-    centred = v - (laws * v).sum(-1, keepdim=True)
-    return torch.zeros_like(v).scatter_(1, rest, torch.linalg.solve(matrix, centred.gather(1, rest)))
+    rhs = v - (laws * v).sum(-1, keepdim=True)
+    return torch.zeros_like(v).scatter_(1, rest, torch.linalg.solve(matrix, rhs.gather(1, rest)))

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from markovot import validate
+from markovot._arrays import IntArray
 from markovot.chains import MarkovChain
-
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from markovot._arrays import IntArray
 from markovot.chains import MarkovChain
 from markovot.chains.compressed import Compressed
-from markovot.datasets.dataset import IntArray
 from markovot.datasets.tables import Tables
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from markovot import validate
+from markovot.autograd.centring import centred
 from markovot.autograd.eager import eagerly
 from markovot.chains import chain_of
 from markovot.costs import resolve_cost
@@ -168,7 +169,7 @@ def _check_law(law: Any, device: torch.device) -> Tensor:
             "on how the walk goes on from there. Leave the zeros at the end out, or pass law.detach()."
         )
     law = validate.normalised(law.to(device))
-    return law + (law.detach() - law).mean(-1, keepdim=True)  # the same numbers; their gradient less its mean
+    return law.detach() + centred(law - law.detach())
 
 
 def _check_tail(tail: Any, device: torch.device) -> Tensor:

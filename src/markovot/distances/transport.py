@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from markovot import validate
+from markovot.autograd.centring import centred
 from markovot.autograd.eager import eagerly
 from markovot.autograd.implicit import Once
 from markovot.autograd.transforms import plain
 from markovot.costs.ground import given_cost
 from markovot.solution import Solution, Status, rounded, statuses
-from markovot.solving.adjoint import centre_law
 from markovot.solving.bellman import cost_limits, cost_range, tolerance
 from markovot.solving.inputs import measured
 from markovot.transport.single import Coupled, solve_problems
@@ -138,8 +138,8 @@ class SolvedTransport:
         """The envelope theorem: f, g, the plan, and KL."""
         found = self.found
         return (
-            grad[:, None] * centre_law(found.f, None) if needed[0] else None,
-            grad[:, None] * centre_law(found.g, None) if needed[1] else None,
+            grad[:, None] * centred(found.f, None) if needed[0] else None,
+            grad[:, None] * centred(found.g, None) if needed[1] else None,
             grad[:, None, None] * found.plan if needed[2] else None,
             grad * found.kl(self.cost, self.epsilon) if needed[3] else None,
         )

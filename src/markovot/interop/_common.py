@@ -5,16 +5,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from markovot._arrays import IntArray
 from markovot.chains import MarkovChain
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 
 
 def adjacency_of(sources: Any, targets: Any, weights: Any, num_nodes: int, *, directed: bool) -> "csr_array":

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from markovot.interop._common import FloatArray, IntArray
+from markovot._arrays import FloatArray, IntArray
 
 _COMMENTS = ("#", "%")
 _SOURCE, _TARGET = ("source", "from", "src"), ("target", "to", "dst")

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from markovot import validate
+from markovot._arrays import FloatArray, IntArray
 from markovot._optional import require
 from markovot.chains import MarkovChain, single
-from markovot.interop._common import FloatArray, IntArray, adjacency_of, names_of, stands_both_ways, steps_of
+from markovot.interop._common import adjacency_of, names_of, stands_both_ways, steps_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame

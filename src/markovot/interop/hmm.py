@@ -5,15 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from markovot._arrays import FloatArray
 from markovot._optional import require
 from markovot.chains import MarkovChain
 from markovot.costs import GaussianWasserstein
 from markovot.interop.msm import from_deeptime
-
-FloatArray = NDArray[np.float64]
 
 _TOLERANCE = 1e-6  # what a fit may leave; rows are then divided by their sums
 

@@ -4,10 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from markovot._arrays import FloatArray, IntArray
 
 
 @dataclass(frozen=True, eq=False, repr=False)

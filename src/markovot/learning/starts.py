@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from markovot import validate
+from markovot._arrays import FloatArray
 from markovot.chains import MarkovChain
 from markovot.costs import Cost, ZeroOne
 from markovot.costs.ground import not_a_cost
@@ -18,8 +19,6 @@ from markovot.learning.history import History
 from markovot.learning.losses import DiscountedWLLoss
 from markovot.learning.training import Training
 from markovot.transport.threads import own_threads
-
-FloatArray = NDArray[np.float64]
 
 # States are clustered by their features, and by the mean features so many steps on.
 LOOK_AHEAD = 2

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from markovot.interop._common import IntArray
+from markovot._arrays import IntArray
 from markovot.mdp.refinement import Quotient
 from markovot.transport.engines import Serving
 from markovot.transport.forcing import LINEAR_STEPS

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from markovot.interop._common import FloatArray, IntArray
+from markovot._arrays import FloatArray, IntArray
 from markovot.mdp.process import DecisionProcess
 
 

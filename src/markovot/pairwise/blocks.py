@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from markovot import validate
+from markovot._arrays import FloatArray, IntArray
 from markovot.costs import Cost, Given
 from markovot.costs.ground import not_a_cost
-from markovot.pairwise.collection import FloatArray, IntArray, Packed
+from markovot.pairwise.collection import Packed
 from markovot.pairwise.solution import INVALID, STATUSES
 from markovot.solution import Status
 from markovot.solving import adjoint

@@ -32,9 +32,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from markovot._arrays import FloatArray, IntArray
 from markovot.costs import AbsoluteDifference, Cost, Euclidean, SquaredEuclidean, ZeroOne
 from markovot.pairwise.blocks import Setting, ground
-from markovot.pairwise.collection import FloatArray, IntArray, Packed
+from markovot.pairwise.collection import Packed
 from markovot.transport.single import solve_problems
 from markovot.transport.threads import own_threads, run
 

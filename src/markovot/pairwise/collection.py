@@ -10,11 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from markovot import validate
+from markovot._arrays import FloatArray, IntArray
 from markovot.chains import converted
 from markovot.costs import Cost, Given
-
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 
 
 class Packed(NamedTuple):

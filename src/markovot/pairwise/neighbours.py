@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from markovot import validate
+from markovot._arrays import IntArray
 from markovot.costs import Cost, Given
 from markovot.pairwise.blocks import Setting, checked, ground, solve_block
 from markovot.pairwise.bounds import Signatures, chunks, embedding, lower_bounds, refined_bounds, signatures
-from markovot.pairwise.collection import Collection, IntArray, collect
+from markovot.pairwise.collection import Collection, collect
 from markovot.pairwise.plan import split
 from markovot.pairwise.solution import INVALID, STATUSES, named, raise_for
 from markovot.solution import Certified, Status

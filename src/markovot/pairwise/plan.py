@@ -5,8 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from markovot._arrays import IntArray
 from markovot.pairwise.blocks import Block
-from markovot.pairwise.collection import Collection, IntArray
+from markovot.pairwise.collection import Collection
 
 # Chains are taken in groups of about so many stored entries; a block is the pairs of two groups. With 1024 it takes a
 # tenth to a quarter of a second, of which the calls from Python are one per cent.

@@ -8,13 +8,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from markovot import validate
+from markovot._arrays import FloatArray, IntArray
 from markovot.chains import MarkovChain, single
 from markovot.chains.names import labels_of, short_names
 from markovot.plot.common import (
     DIFFERENT,
     SAME,
-    FloatArray,
-    IntArray,
     as_array,
     check_colors,
     check_frame,

@@ -4,10 +4,11 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from markovot import validate
+from markovot._arrays import FloatArray
 from markovot._optional import require
 from markovot.analysis import similarity
 from markovot.chains.labels import is_missing
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
     from markovot.pairwise import PairwiseSolution
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 Distances: TypeAlias = "ArrayLike | Tensor | PairwiseSolution"
 Labels: TypeAlias = Sequence[Hashable] | ArrayLike
 

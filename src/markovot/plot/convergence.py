@@ -7,10 +7,11 @@ import numpy as np
 import torch
 
 from markovot import validate
+from markovot._arrays import FloatArray, IntArray
 from markovot.chains import chain_of
 from markovot.costs import resolve_cost
 from markovot.distances.discounted import discounted_wl
-from markovot.plot.common import MARKERS, NEUTRAL, PALETTE, FloatArray, IntArray, check_frame, new_axes, open_frame
+from markovot.plot.common import MARKERS, NEUTRAL, PALETTE, check_frame, new_axes, open_frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from markovot import validate
+from markovot._arrays import FloatArray, IntArray
 from markovot.plot.common import (
     NEUTRAL,
     Distances,
-    FloatArray,
-    IntArray,
     Labels,
     Style,
     check_class_names,

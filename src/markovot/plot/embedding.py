@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from markovot import validate
+from markovot._arrays import FloatArray, IntArray
 from markovot._optional import require
 from markovot.plot.common import (
     NEUTRAL,
     Distances,
-    FloatArray,
-    IntArray,
     Labels,
     check_class_names,
     check_frame,

@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from markovot._arrays import FloatArray, IntArray
 from markovot.analysis.explain import Explanation
 from markovot.chains.names import short_names
 from markovot.plot.common import (
-    FloatArray,
-    IntArray,
     as_array,
     check_frame,
     check_titles,

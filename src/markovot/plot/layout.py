@@ -1,12 +1,9 @@
 """Where to draw the states of a chain: positions in the plane, without random numbers."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from markovot._arrays import FloatArray, IntArray
 from markovot.chains import MarkovChain
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 
 def bonds_of(chain: MarkovChain) -> IntArray:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from markovot._arrays import IntArray
 from markovot.plot.common import (
     Distances,
-    IntArray,
     Labels,
     as_array,
     check_class_names,

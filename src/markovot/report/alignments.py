@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from markovot._arrays import FloatArray
 from markovot.chains import MarkovChain
 from markovot.chains.names import labels_of, short_names
 from markovot.pairwise.solution import STATUSES
-from markovot.plot.common import ELEMENT_COLORS, PALETTE, FloatArray
+from markovot.plot.common import ELEMENT_COLORS, PALETTE
 from markovot.plot.layout import bonds_of, layout, turn, upright
 
 MAX_STATES = 100

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from markovot._arrays import IntArray
 from markovot.pairwise import PairwiseSolution
 from markovot.pairwise.solution import STATUSES
 from markovot.plot import class_order, positions
-from markovot.plot.common import IntArray
 from markovot.solution import Status
 
 MAX_ROWS = 1000

@@ -16,8 +16,8 @@ epsilon. (Brugere, Wan and Wang 2023, and their notes on the gradient, where F^T
 potentials.)
 
 Off the support of a row its potential is the soft c-transform, the derivative for mass moved there. Potentials are
-defined up to a constant, so gradients in laws are defined on the tangent space of the simplex: `centre_rows` and
-`centre_law` make their mean zero.
+defined up to a constant, so gradients in laws are defined on the tangent space of the simplex: `centring` makes
+their mean zero.
 """
 
 import math
@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from markovot.autograd.centring import centred, centred_stored
 from markovot.solution import SolveError, Status
 from markovot.solving.bellman import Bellman, cost_range, tolerance, within
 from markovot.solving.fixed_point import FixedPoint, iterate
@@ -159,9 +160,9 @@ class SolvedDistance:
         if need.y:
             result["y"] = centre_rows(engine.gradient_y(passed_on, entries_y.pattern), entries_y)
         if need.initial_x:
-            result["initial_x"] = seed[:, None] * centre_law(self.outer.f, self.real_states(0))
+            result["initial_x"] = seed[:, None] * centred(self.outer.f, self.real_states(0))
         if need.initial_y:
-            result["initial_y"] = seed[:, None] * centre_law(self.outer.g, self.real_states(1))
+            result["initial_y"] = seed[:, None] * centred(self.outer.g, self.real_states(1))
         if need.discount:
             result["discount"] = (adjoint * (given.ground - self.fixed_point.enclosure.local)).flatten(1).sum(1)
         if need.epsilon:
@@ -184,25 +185,12 @@ class SolvedDistance:
         return None if mask is None else mask.any(dim=2 - side)
 
 
-def centre_law(gradient: Tensor, real: Tensor | None) -> Tensor:
-    """A gradient in laws (P, n), projected on the tangent space of the simplex: mean zero over the real states."""
-    if real is None:
-        return gradient - gradient.mean(1, keepdim=True)
-    mean = (gradient * real).sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1)
-    return torch.where(real, gradient - mean, 0.0)
-
-
 def centre_rows(gradient: Tensor, entries: Entries) -> Tensor:
-    """A gradient in transition rows, projected likewise: mean zero over the entries of a row that may vary."""
+    """A gradient in transition rows, centred over the entries of a row that may vary."""
     if entries.pattern is None:
-        real = entries.mask[:, :, None] & entries.mask[:, None, :]
-        mean = (gradient * real).sum(2, keepdim=True) / real.sum(2, keepdim=True).clamp(min=1)
-        return torch.where(real, gradient - mean, 0.0)
-    degrees = entries.pattern.degrees.reshape(-1)
+        return centred(gradient, entries.mask[:, :, None] & entries.mask[:, None, :])
     chain, row = entries.pattern.owners()
-    owner = chain * entries.pattern.num_states + row
-    sums = torch.zeros(degrees.numel(), dtype=gradient.dtype, device=gradient.device).index_add_(0, owner, gradient)
-    return gradient - (sums / degrees.clamp(min=1))[owner]
+    return centred_stored(gradient, chain * entries.pattern.num_states + row, entries.pattern.degrees.numel())
 
 
 def certified(

@@ -37,9 +37,10 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from markovot.autograd.centring import centred
 from markovot.solution import Status
 from markovot.solving import adjoint
-from markovot.solving.adjoint import SolvedDistance, centre_law, centre_rows
+from markovot.solving.adjoint import SolvedDistance, centre_rows
 from markovot.solving.bellman import cost_limits, cost_range, tolerance, within
 from markovot.solving.problem import Inputs, Outputs, Plans, Problem
 from markovot.transport.engine import Engine
@@ -199,9 +200,9 @@ class SolvedWalk:
                 v = v + grad_cost_to_go
             result |= self._pull(v, need)
         if need.initial_x:
-            result["initial_x"] = seed[:, None] * centre_law(self.outer.f, self._states(2))
+            result["initial_x"] = seed[:, None] * centred(self.outer.f, self._states(2))
         if need.initial_y:
-            result["initial_y"] = seed[:, None] * centre_law(self.outer.g, self._states(1))
+            result["initial_y"] = seed[:, None] * centred(self.outer.g, self._states(1))
         if need.epsilon:
             assert result["epsilon"] is not None
             result["epsilon"] = result["epsilon"] + seed * self.outer.kl(self.cost_to_go, given.epsilon)

@@ -31,7 +31,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from markovot.solving.adjoint import SolvedDistance, centre_law, centre_rows
+from markovot.autograd.centring import centred
+from markovot.solving.adjoint import SolvedDistance, centre_rows
 from markovot.solving.problem import Entries, Inputs
 from markovot.transport.rows import Rows
 from markovot.transport.single import solve_problems
@@ -121,8 +122,8 @@ class Tangents:
         x, y, law_x, law_y = (move[name] for name in ("x", "y", "initial_x", "initial_y"))
         self.x = None if x is None else centre_rows(x, for_x)
         self.y = None if y is None else centre_rows(y, for_y)
-        self.law_x = None if law_x is None else centre_law(law_x, solved.real_states(0))
-        self.law_y = None if law_y is None else centre_law(law_y, solved.real_states(1))
+        self.law_x = None if law_x is None else centred(law_x, solved.real_states(0))
+        self.law_y = None if law_y is None else centred(law_y, solved.real_states(1))
         need = Inputs(*(needed or (False,) * len(Inputs._fields)))
         self.needed = need
         self._chunks: list[_Chunk] | None = None
@@ -255,9 +256,9 @@ class Tangents:
         move = None if self.epsilon is None else self.epsilon[:, None, None]
         varied = _vary((a, b, solved.cost_to_go, f, g, epsilon), (self.law_x, self.law_y, cost, move))
         if need.initial_x:
-            result["initial_x"] = grad[:, None] * centre_law(varied.f, solved.real_states(0))
+            result["initial_x"] = grad[:, None] * centred(varied.f, solved.real_states(0))
         if need.initial_y:
-            result["initial_y"] = grad[:, None] * centre_law(varied.g, solved.real_states(1))
+            result["initial_y"] = grad[:, None] * centred(varied.g, solved.real_states(1))
         if need.epsilon:
             result["epsilon"] = grad * varied.kl
         return grad[:, None, None] * varied.plan

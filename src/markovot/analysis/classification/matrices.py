@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from markovot import validate
+from markovot._arrays import FloatArray
 from markovot.analysis.similarity import as_matrix, check_square
 from markovot.chains import MarkovChain
 from markovot.costs import Cost, Euclidean, ZeroOne
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from markovot.datasets import GraphDataset
     from markovot.pairwise import PairwiseSolution
 
-FloatArray = NDArray[np.float64]
 DELTAS = (0.1, 0.2, 0.5)
 EPSILONS = (0.01,)
 

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from markovot import validate
+from markovot._arrays import FloatArray
 from markovot._optional import require
 from markovot.analysis import similarity
-from markovot.analysis.classification.matrices import FloatArray, Setting, debias
+from markovot.analysis.classification.matrices import Setting, debias
 from markovot.chains.labels import is_missing
 
 METHODS = ("knn", "svm", "kernel")
