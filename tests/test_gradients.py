@@ -4,6 +4,7 @@ Gradients of laws and of transition rows are defined up to a constant per row, s
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from torch import Tensor
 import markovot
 from markovot import MarkovChain
 from markovot.transport import engines
+from markovot.transport.compiled import layout
+from markovot.transport.rows import Rows
 from oracles import (
     FIELDS,
     Problem,
@@ -313,3 +316,29 @@ def test_single_precision_gradients_keep_their_type() -> None:
     for name in FIELDS:
         assert leaves[name].grad.dtype == torch.float32
         assert_same_gradient(leaves[name].grad.double(), expected[name], name, None, 2e-3)
+
+
+@pytest.mark.parametrize("layouts", [SPARSE, DENSE])
+@pytest.mark.parametrize("side", ["A", "B"])
+def test_a_training_loop_lays_each_chain_out_once_a_step(
+    side: str, layouts: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built, original = [], layout.lane_arrays
+
+    def counted(rows: Rows, order: Any, stride: int) -> Any:
+        if ("lane_arrays", stride) not in rows.layouts:
+            built.append(rows)
+        return original(rows, order, stride)
+
+    monkeypatch.setattr(layout, "lane_arrays", counted)
+    degrees = (None, None) if layouts is DENSE else (2, 3)
+    problem = random_problem(5, 6, 6, degrees=degrees, delta=0.3, epsilon=0.1).tensors()
+    fixed = chain(problem["B" if side == "A" else "A"], "uniform", layouts[0])
+    leaf = problem[side].requires_grad_()
+    for _ in range(3):
+        moving = chain(leaf, "uniform", layouts[0])
+        pair = (moving, fixed) if side == "A" else (fixed, moving)
+        markovot.discounted_wl(*pair, problem["D"], delta=0.3, epsilon=0.1).value.backward()
+    x, y = (one.detach().rows().fullness for one in pair)
+    learned_in_lanes = (side == "A") == bool(x < y)
+    assert len(built) == (3 if learned_in_lanes else 1)

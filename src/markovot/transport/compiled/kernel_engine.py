@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from markovot.transport.compiled import layout
 from markovot.transport.compiled.policy import Control, Problem, Result
 from markovot.transport.forcing import LINEAR_STEPS, START_STEPS
 from markovot.transport.linear import Linear, bicgstab
@@ -184,11 +185,13 @@ def starts(counts: Any) -> Any:
 def pattern_of(pattern: Rows | None, rows: Rows) -> Rows:
     """The entries that may vary: all (None), the rows' own (whose layouts exist already), or those and some zeros."""
     if pattern is not None:
-        return rows if pattern.indices is rows.indices else pattern
-    batch, n = rows.degrees.shape
-    indptr = (torch.arange(batch, device="cpu")[:, None] * n + torch.arange(n + 1, device="cpu")) * n
-    indices = torch.arange(n, device="cpu").repeat(batch * n)
-    return Rows(rows.sizes, indptr, indices, torch.ones(indices.numel(), dtype=torch.float64, device="cpu"))
+        return rows if _are_one(pattern.indices, rows.indices) and _are_one(pattern.indptr, rows.indptr) else pattern
+    return rows if rows.indices.numel() == rows.degrees.numel() * rows.num_states else layout.full(rows)
+
+
+def _are_one(some: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same numbers in memory: `detach` makes another object each time."""
+    return some.data_ptr() == other.data_ptr() and some.shape == other.shape and some.stride() == other.stride()
 
 
 def collect(entries: Any, values: Any, pattern: Rows, *, full: bool) -> Tensor:

@@ -5,6 +5,7 @@ from functools import wraps
 from typing import Any
 
 import numpy as np
+import torch
 
 from markovot.transport.compiled.simd import LANES
 from markovot.transport.rows import Rows, array
@@ -26,6 +27,15 @@ def _once(build: Callable[..., Any]) -> Callable[..., Any]:
 def side_arrays(rows: Rows) -> tuple[Any, Any, Any]:
     """Pointers, indices and weights."""
     return array(rows.indptr), array(rows.indices), array(rows.values)
+
+
+@_once
+def full(rows: Rows) -> Rows:
+    """All entries of all rows, for chains of these sizes."""
+    batch, n = rows.degrees.shape
+    indptr = (torch.arange(batch, device="cpu")[:, None] * n + torch.arange(n + 1, device="cpu")) * n
+    indices = torch.arange(n, device="cpu").repeat(batch * n)
+    return Rows(rows.sizes, indptr, indices, torch.ones(indices.numel(), dtype=torch.float64, device="cpu"))
 
 
 @_once
