@@ -74,10 +74,9 @@ def _solve_compiled(block: Block, setting: Setting) -> Found:
         setting.delta, setting.epsilon, setting.rtol, adjoint.FIXED_POINT_SHARE, 1 - adjoint.FIXED_POINT_SHARE
     )
     found = pairs.solve_pairs(block.pairs, xs, ys, table, task, setting.max_iter)
-    status = np.full(len(block.pairs), _CODE[Status.STALLED], dtype=np.uint8)
-    status[found.num_iter >= setting.max_iter] = _CODE[Status.MAX_ITER_REACHED]
-    status[found.error_bound <= found.wanted] = _CODE[Status.CONVERGED]
-    status[~np.isfinite(found.value + found.error_bound)] = _CODE[Status.NOT_FINITE]
+    reached, wanted = torch.from_numpy(found.error_bound + 0.0 * found.value), torch.from_numpy(found.wanted)
+    ended = Status.each(reached, wanted, torch.from_numpy(found.num_iter >= setting.max_iter))
+    status = np.array([_CODE[each] for each in ended], dtype=np.uint8)
     status[np.isnan(found.wanted)] = INVALID
     return Found(found.value, found.error_bound, status, found.num_iter)
 
