@@ -34,11 +34,8 @@ RESULTS = {
     "SolveError", "TrainingError", "Cost", "MarkovChain",
 }  # fmt: skip
 
-# Methods that the package calls, with its own objects.
-INSIDE = {
-    "Certified.raise_unless_converged", "PairwiseSolution.raise_unless_converged", "Neighbours.raise_unless_converged",
-    "NestedAccuracy.summary",
-}  # fmt: skip
+# Methods that the package calls, with its own objects; `to` hands its arguments to torch.
+INSIDE = {"NestedAccuracy.summary", "Status.of", "Status.each", "MarkovChain.to"}
 
 
 class Call(NamedTuple):
@@ -80,12 +77,20 @@ def _parts(name: str, member: str, found: Any) -> Iterator[tuple[str, Any]]:
         return
     if member not in RESULTS and inspect.signature(found).parameters:
         yield name, found
-    for key, part in vars(found).items():
+    for key, part in _own(found).items():
         function = part.__func__ if isinstance(part, classmethod | staticmethod) else part
-        if key.startswith("_") or not inspect.isfunction(function) or f"{member}.{key}" in INSIDE:
+        if key.startswith("_") or not inspect.isfunction(function):
+            continue
+        if key == "raise_unless_converged" or f"{member}.{key}" in INSIDE:
             continue
         if set(inspect.signature(function).parameters) - {"self", "cls"}:
             yield f"{name}.{key}", function
+
+
+def _own(kind: type) -> dict[str, Any]:
+    """The members of a class that are ours, with those of its bases."""
+    ours = [base for base in reversed(kind.__mro__) if base.__module__.startswith("markovot")]
+    return {key: part for base in ours for key, part in vars(base).items()}
 
 
 def rows(n: int) -> torch.Tensor:

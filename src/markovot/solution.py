@@ -189,37 +189,15 @@ class Solution(Certified):
     potentials: tuple[Tensor, Tensor]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class ChainSolution(Solution):
-    """The distance of two Markov chains, with the optimal coupling behind it.
+class OfChains:
+    """What solutions share that couple two Markov chains step by step."""
 
-    Attributes:
-        cost_to_go: C*, the distance from every pair of first states (*batch, n, m); differentiable.
-        details: what it was solved from, and what is computed only when asked: for the package itself.
-    """
-
-    cost_to_go: Tensor
     details: Any
 
     @property
     def chains(self) -> tuple[Any, Any]:
         """The two chains, or batches of chains, that were compared."""
         return self.details.chains
-
-    @property
-    def cost_to_go_error(self) -> Tensor:
-        """Certified: every entry of `cost_to_go` lies within this of the true one (*batch), in units of the cost."""
-        return self.details.cost_to_go_error
-
-    @property
-    def alignment(self) -> Tensor:
-        """The discounted occupation of the optimally coupled chains, a probability on pairs of states (*batch, n, m).
-
-        `delta K^-T pi_0` with `K = I - (1 - delta) P`: the law of (X_T, Y_T) at the random time T. It says how the
-        states of X and Y correspond, and it is the gradient of the distance in the cost. Computed on first use by one
-        linear solve.
-        """
-        return self.details.alignment()
 
     def coupling(self, i: int, j: int) -> Tensor:
         """The optimal coupling of the rows `x[i]` and `y[j]`.
@@ -251,6 +229,34 @@ class ChainSolution(Solution):
             IndexError: no such item.
         """
         return self.details.transition_coupling(item)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ChainSolution(OfChains, Solution):
+    """The distance of two Markov chains, with the optimal coupling behind it.
+
+    Attributes:
+        cost_to_go: C*, the distance from every pair of first states (*batch, n, m); differentiable.
+        details: what it was solved from, and what is computed only when asked: for the package itself.
+    """
+
+    cost_to_go: Tensor
+    details: Any
+
+    @property
+    def cost_to_go_error(self) -> Tensor:
+        """Certified: every entry of `cost_to_go` lies within this of the true one (*batch), in units of the cost."""
+        return self.details.cost_to_go_error
+
+    @property
+    def alignment(self) -> Tensor:
+        """The discounted occupation of the optimally coupled chains, a probability on pairs of states (*batch, n, m).
+
+        `delta K^-T pi_0` with `K = I - (1 - delta) P`: the law of (X_T, Y_T) at the random time T. It says how the
+        states of X and Y correspond, and it is the gradient of the distance in the cost. Computed on first use by one
+        linear solve.
+        """
+        return self.details.alignment()
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -19,14 +19,14 @@ from markovot.chains import chain_of
 from markovot.costs import resolve_cost
 from markovot.distances import couplings
 from markovot.distances.answer import Answer, Details, solved_in_parts
-from markovot.solution import Certified, rounded, statuses
+from markovot.solution import Certified, OfChains, rounded, statuses
 from markovot.solving.inputs import prepared
 from markovot.solving.parts import Part, alone, located
 from markovot.solving.problem import Pairing, Problem
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TransitionCouplingSolution(Certified):
+class TransitionCouplingSolution(OfChains, Certified):
     """The least long-run mean cost of two coupled chains, with its certificate and the coupling behind it.
 
     Attributes:
@@ -53,11 +53,6 @@ class TransitionCouplingSolution(Certified):
     details: Any
 
     @property
-    def chains(self) -> tuple[Any, Any]:
-        """The two chains, or batches of chains, that were coupled."""
-        return self.details.chains
-
-    @property
     def alignment(self) -> Tensor:
         """The stationary law of the optimally coupled chain, a probability on pairs of states (*batch, n, m).
 
@@ -77,37 +72,6 @@ class TransitionCouplingSolution(Certified):
         It is the cost of a transition coupling, so no less than the gain at epsilon = 0.
         """
         return self.details.expected_cost
-
-    def coupling(self, i: int, j: int) -> Tensor:
-        """The optimal coupling of the rows `x[i]` and `y[j]`.
-
-        Args:
-            i: a state of x, counted from 0.
-            j: a state of y.
-
-        Returns:
-            A dense tensor (n, m) with marginals `x[i]` and `y[j]`.
-
-        Raises:
-            ValueError: the solution is of a batch; `transition_coupling(item)` serves these.
-            IndexError: no such states.
-        """
-        return self.details.coupling(i, j)
-
-    def transition_coupling(self, item: int = 0) -> Any:
-        """The optimal coupled chain on pairs of states: a SciPy sparse array (nm, nm) whose rows sum to one.
-
-        Args:
-            item: which item of a batch, counted in row-major order; n and m are its own numbers of states.
-
-        Returns:
-            A `scipy.sparse.csr_array`. Row `i * m + j` holds the coupling of `x[i]` and `y[j]`, column `k * m + l` the
-            next pair.
-
-        Raises:
-            IndexError: no such item.
-        """
-        return self.details.transition_coupling(item)
 
 
 @eagerly
