@@ -17,7 +17,7 @@ SOURCE = Path(markovot.__file__).parent
 # Imports run downwards only: a module may import from those above it. Modules on one line may import each
 # other one way. A new module is given its place here.
 ORDER = [
-    ["_arrays", "autograd", "autograd.transforms", "autograd.copying", "autograd.centring"],
+    ["_arrays", "_progress", "autograd", "autograd.transforms", "autograd.copying", "autograd.centring"],
     ["autograd.eager", "autograd.implicit"],
     ["validate.arguments"],
     ["validate.containers"],

@@ -53,7 +53,9 @@ def compare(
 
     (x, y), kind, attribute = read_files([a, b], file_options(reading))
     cost, cost_name = choose_cost(problem.cost, kind)
-    solution = _solve(x, y, cost, problem)
+    with showing.patience():
+        solution = _solve(x, y, cost, problem)
+        mates = partners(solution, x, y, cost)
     summary = {
         "a": {"file": a, "states": x.num_states},
         "b": {"file": b, "states": y.num_states},
@@ -65,7 +67,7 @@ def compare(
         "cost": cost_name,
         "delta": problem.delta,
         "epsilon": problem.epsilon,
-        "alignment": partners(solution, x, y, cost),
+        "alignment": mates,
     }
     if picture is not None:
         _draw(x, y, solution, (a.stem, b.stem), picture)

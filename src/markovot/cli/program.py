@@ -6,7 +6,8 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -168,6 +169,20 @@ class Showing:
         if self.progress is not None:
             return self.progress
         return not self.quiet and sys.stderr.isatty()
+
+    @contextmanager
+    def patience(self) -> Iterator[None]:
+        """Say on a terminal, while that lasts, that kernels are being compiled."""
+        from markovot._progress import in_words, told
+
+        def say(number: int) -> None:
+            click.echo(f"\r\x1b[K{in_words(number)}", err=True, nl=False)
+
+        if not self.bar:
+            yield
+            return
+        with told(say):
+            yield
 
     def note(self, message: str) -> None:
         """Say something by the way, on the standard error."""

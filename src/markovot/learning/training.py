@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 
 from markovot import validate
+from markovot._progress import bar
 from markovot.learning.checkpoint import Checkpoint
 from markovot.learning.history import History
 from markovot.solution import Certified, SolveError
@@ -166,9 +167,7 @@ def minimise(
 
 
 def _loop(run: "_Run", stopper: "_Patience", file: "Checkpoint | None", steps: int, progress: bool) -> None:
-    from tqdm.auto import tqdm
-
-    with tqdm(total=steps, initial=min(run.step, steps), unit="step", disable=not progress) as bar:
+    with bar(total=steps, initial=min(run.step, steps), unit="step", show=progress) as shown:
         while run.step < steps and not stopper.stops:
             if run.step % EVERY == 0:
                 if file is not None and run.step:
@@ -177,8 +176,8 @@ def _loop(run: "_Run", stopper: "_Patience", file: "Checkpoint | None", steps: i
             run.take_step()
             stopper.see(run.values[-1])
             if progress:
-                bar.set_postfix_str(f"{min(np.ravel(run.values[-1])):.4g}", refresh=False)
-            bar.update()
+                shown.set_postfix_str(f"{min(np.ravel(run.values[-1])):.4g}", refresh=False)
+            shown.update()
     if file is not None:
         file.save()
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from markovot import validate
+from markovot._progress import bar
 from markovot.costs import Cost
 from markovot.pairwise.blocks import Found, Setting, checked, ground
 from markovot.pairwise.checkpoint import Checkpoint
@@ -139,8 +140,6 @@ class _Work:
 
     def run(self, executor: Any, checkpoint: Any, progress: bool) -> None:
         """Solve what is not in the checkpoint yet."""
-        from tqdm.auto import tqdm
-
         file: Any = nullcontext() if checkpoint is None else closing(Checkpoint(checkpoint, self._task()))
         with file as kept:
             finished: set[int] = set()
@@ -154,13 +153,13 @@ class _Work:
                 for number, job in enumerate(self.jobs)
                 if number not in finished
             )
-            with tqdm(total=sum(sizes), initial=there, unit="pair", disable=not progress) as bar:
+            with bar(total=sum(sizes), initial=there, unit="pair", show=progress) as shown:
 
                 def done(number: int, found: Found) -> None:
                     self._put(number, found)
                     if kept is not None:
                         kept.save(number, found)
-                    bar.update(sizes[number])
+                    shown.update(sizes[number])
 
                 if executor is None:
                     run_here(blocks, self.setting, done)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from markovot import validate
 from markovot._arrays import IntArray
+from markovot._progress import bar
 from markovot.costs import Cost, Given
 from markovot.pairwise.blocks import Setting, checked, ground, solve_block
 from markovot.pairwise.bounds import Signatures, chunks, embedding, lower_bounds, refined_bounds, signatures
@@ -173,22 +174,20 @@ class _Search:
 
     def run(self, progress: bool) -> Neighbours:
         """All queries, identical ones too."""
-        from tqdm.auto import tqdm
-
         num = len(self.xs.which)
         index = np.full((num, self.k), -1)
         value, bound = np.full((2, num, self.k), np.nan)
         status, num_iter = np.full((num, self.k), INVALID), np.zeros((num, self.k), dtype=np.int64)
         solved = np.zeros(num, dtype=np.int64)
-        for item in tqdm(range(num), unit="query", disable=not progress):
-            query = int(self.xs.which[item])
-            if query < 0:
-                continue
-            with own_threads(), torch.no_grad():
-                items, found, solved[item] = self._query(query, item if self.xs is self.ys else None)
-            index[item, : len(items)] = items
-            for part, column in zip((value, bound, status, num_iter), zip(*found, strict=True), strict=True):
-                part[item, : len(items)] = column
+        with bar(total=num, unit="query", show=progress) as shown:
+            for item, query in enumerate(self.xs.which.tolist()):
+                if query >= 0:
+                    with own_threads(), torch.no_grad():
+                        items, found, solved[item] = self._query(query, item if self.xs is self.ys else None)
+                    index[item, : len(items)] = items
+                    for part, column in zip((value, bound, status, num_iter), zip(*found, strict=True), strict=True):
+                        part[item, : len(items)] = column
+                shown.update()
         invalid = {("queries", number): reason for number, reason in self.xs.reasons.items()}
         if self.ys is not self.xs:
             invalid |= {("references", number): reason for number, reason in self.ys.reasons.items()}

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from markovot._arrays import FloatArray
+from markovot._progress import bar
 from markovot.chains import MarkovChain
 from markovot.chains.names import labels_of, short_names
 from markovot.pairwise.solution import STATUSES
@@ -105,15 +106,14 @@ def align(
     progress: bool,
 ) -> dict[str, Any]:
     """Align each graph with its neighbours, each pair once; `pairs` goes by "first-second", the smaller first."""
-    from tqdm.auto import tqdm
-
     drawings = Drawings(chains, label_names)
     wanted = sorted({(min(i, row[0]), max(i, row[0])) for i, rows in enumerate(neighbours) for row in rows})
     drawn = [pair for pair in wanted if all(map(drawings.drawable, pair))]
-    pairs = {
-        f"{first}-{second}": drawings.pair(first, second, solve)
-        for first, second in tqdm(drawn, unit="alignment", disable=not progress)
-    }
+    pairs = {}
+    with bar(total=len(drawn), unit="alignment", show=progress) as shown:
+        for first, second in drawn:
+            pairs[f"{first}-{second}"] = drawings.pair(first, second, solve)
+            shown.update()
     return {
         "graphs": drawings.graphs,
         "states": drawings.states(),

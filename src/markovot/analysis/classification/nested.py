@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from markovot import validate
 from markovot._arrays import FloatArray
 from markovot._optional import require
+from markovot._progress import bar
 from markovot.analysis import similarity
 from markovot.analysis.classification.matrices import Setting, debias
 from markovot.chains.labels import is_missing
@@ -175,7 +176,11 @@ def nested_accuracy(
 
     outer = _split(classes, protocol.folds, protocol.seed)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        found = list(_bar(pool.map(one_fold, outer), len(outer), progress))
+        found = []
+        with bar(total=len(outer), unit="fold", show=progress) as shown:
+            for result in pool.map(one_fold, outer):
+                found.append(result)
+                shown.update()
     predicted, chosen, scores, negative = zip(*found, strict=True)
     predictions = np.empty_like(classes)
     for (_, test), part in zip(outer, predicted, strict=True):
@@ -276,12 +281,6 @@ def _split(classes: Any, folds: int, seed: int) -> Folds:
     from sklearn.model_selection import StratifiedKFold
 
     return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(classes, classes))
-
-
-def _bar(results: Any, total: int, progress: bool) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(results, total=total, unit="fold", disable=not progress)
 
 
 def _checked(matrices: Mapping[Any, Any], count: int) -> dict[Any, FloatArray]:
