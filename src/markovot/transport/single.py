@@ -100,7 +100,9 @@ def _exact(a: Tensor, b: Tensor, cost: Tensor) -> Coupled:
     fields = (found.lower, found.upper, found.f, found.g, found.plan, found.num_iter)
     problems, arrays = (tuple(map(array, tensors)) for tensors in ((a, b, cost), fields))
     run(
-        lambda tasks: exact_problems.solve_problems(tasks, problems, arrays),
+        lambda tasks: exact_problems.solve_problems(
+            tasks, problems, arrays, exact_problems.make_memory(a.shape[1], b.shape[1])
+        ),
         np.stack([np.arange(num), np.arange(1, num + 1)], axis=1),
         np.full(num, 4 * a.shape[1] * b.shape[1]),
     )
@@ -135,7 +137,9 @@ def _compiled(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor, gap: Tensor, 
     problems, found = tuple(map(array, sides)), tuple(map(array, (start, lower, upper, count)))
     wanted = array(epsilon), array(gap)
     run(
-        lambda tasks: entropic_problems.solve_problems(tasks, problems, wanted, *found),
+        lambda tasks: entropic_problems.solve_problems(
+            tasks, problems, wanted, *found, entropic_problems.make_memory(*sides[2].shape[1:])
+        ),
         np.stack([first, np.minimum(first + LANES, num)], axis=1),
         np.full(first.size, 20 * LANES * a.shape[1] * b.shape[1]),
     )
@@ -143,6 +147,7 @@ def _compiled(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor, gap: Tensor, 
     if swap:
         # from the potentials of the first side to those of the second: one half-step, which also makes the rows exact
         g, other = torch.empty_like(b), torch.empty_like(sides[2])
-        entropic_problems.finish(problems, wanted[0], found[0], array(g), array(other))
-    entropic_problems.finish(tuple(map(array, (a, b, cost))), wanted[0], array(g), array(f), array(plan))
+        entropic_problems.finish(problems, wanted[0], found[0], array(g), array(other), np.empty(sides[0].shape[1]))
+    missing = np.empty(a.shape[1])
+    entropic_problems.finish(tuple(map(array, (a, b, cost))), wanted[0], array(g), array(f), array(plan), missing)
     return Coupled(lower, upper, f, g, plan, count)

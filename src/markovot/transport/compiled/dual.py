@@ -17,7 +17,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from markovot.transport.compiled.compiling import allocating_helper, helper
+from markovot.transport.compiled.compiling import helper, jitable
 from markovot.transport.compiled.simd import (
     LANES,
     absolute,
@@ -55,7 +55,7 @@ TRUST = 8.0  # largest first step, in temperatures: the potentials move by a few
 Group = namedtuple("Group", "cost a b f g trial step columns drift hessian best")
 
 
-@allocating_helper
+@jitable
 def make_group(rows, width):
     """Scratch memory for groups of up to `rows` x `width`."""
     return Group(

@@ -19,6 +19,7 @@ from markovot.transport.compiled.sweeps import (
     Lanes,
     Side,
     State,
+    Transposable,
 )
 from markovot.transport.rows import Rows, array, flat
 from markovot.transport.threads import run
@@ -35,12 +36,13 @@ class CompiledEngine(KernelEngine):
     """
 
     _kernels = Kernels(
-        sweeps.sweep, sweeps.apply, sweeps.apply_transpose, krylov.bicgstab, policy.policy_iteration
-    )
+        sweeps.make_scratch, policy.make_memory, sweeps.sweep, sweeps.apply, sweeps.apply_transpose,
+        krylov.bicgstab, krylov.bicgstab_transpose, policy.policy_iteration,
+    )  # fmt: skip
 
     def __init__(self, rows_x: Rows, rows_y: Rows, pair_x: Tensor, pair_y: Tensor, epsilon: Tensor) -> None:
         super().__init__()
-        self._has_columns = False
+        self._columns: Columns | None = None
         self._n, self._m = rows_x.num_states, rows_y.num_states
         # All items have the same answer, or else some are solved the slower way round: see `parts`.
         self._swapped = bool((rows_x.fullness[pair_x[:1]] < rows_y.fullness[pair_y[:1]]).any())
@@ -69,15 +71,14 @@ class CompiledEngine(KernelEngine):
             x, y, sizes, f_start[:-1], g_start[:-1], plan_start[:-1], self._n * self._m, self._row_stride, epsilon,
             np.full(x.size, INDEPENDENT), self._rows.max_degree, self._lane_rows.max_degree,
         )  # fmt: skip
-        return Batch(items, side, _NO_COLUMNS, lanes, state)
+        return Batch(items, side, lanes, state)
 
-    def _transposable(self) -> Batch:
+    def _transposable(self) -> Transposable:
         """The batch with both chains' columns, which only products with P^T need."""
-        if not self._has_columns:
+        if self._columns is None:
             targets = layout.target_arrays(self._lane_rows, self._order, self._column_stride)
-            self._batch = self._batch._replace(columns=Columns(*layout.column_arrays(self._rows), *targets))
-            self._has_columns = True
-        return self._batch
+            self._columns = Columns(*layout.column_arrays(self._rows), *targets)
+        return Transposable(self._batch, self._columns)
 
     # --- warm starts
     def warm_start(self, other: Any) -> None:
@@ -152,7 +153,3 @@ class CompiledEngine(KernelEngine):
         if self._swapped:
             i, j, k, l = j, i, l, k
         return torch.from_numpy(i * self._m + j), torch.from_numpy(k * self._m + l), torch.from_numpy(mass)
-
-
-_EMPTY = np.zeros(0, np.int64)
-_NO_COLUMNS = Columns(np.zeros((1, 1), np.int64), *(_EMPTY,) * 7, np.zeros(0), np.zeros(0, np.bool_))

@@ -9,12 +9,12 @@ from collections import namedtuple
 
 import numpy as np
 
-from markovot.transport.compiled.compiling import allocating_helper, helper, kernel
+from markovot.transport.compiled.compiling import allocating_kernel, helper, jitable
 from markovot.transport.compiled.dual import make_group, solve_group
 from markovot.transport.compiled.entropic_problems import support
 from markovot.transport.compiled.policy import Problem, Result, make_memory, run_item
 from markovot.transport.compiled.simd import LANES, load, splat, store
-from markovot.transport.compiled.sweeps import STORED, Batch, Columns, Items, State
+from markovot.transport.compiled.sweeps import STORED, Batch, Items, State
 from markovot.transport.units import LARGEST_EPSILON, MOST_EXPONENT, SAFE_EXPONENT
 
 # A set of chains, each laid out both ways: as a first chain (`side`) and, in `lanes`, as a second one. `sizes` are the
@@ -70,30 +70,16 @@ def _extent(pairs, xs, ys):
     return extent
 
 
-@allocating_helper
+@jitable
 def _make_frame(extent):
     size = extent.size
     return Frame(
         np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64),
         np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64),
-        np.zeros(1), np.zeros(1), np.zeros(1), np.zeros(1), np.zeros(1),
-        Columns(
-            np.zeros((1, 1), np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64),
-            np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0),
-            np.zeros(0, np.bool_),
-        ),
+        np.zeros(1), np.zeros(1), np.zeros(1), np.zeros(1), np.zeros(1), np.zeros(1, np.int64),
         np.empty(size), (np.empty(size), np.empty(size), np.empty(size), np.empty(size)), (np.zeros(1), np.zeros(1)),
         State(np.empty(extent.f), np.empty(extent.g), np.empty(extent.plan)),
     )  # fmt: skip
-
-
-@allocating_helper
-def _batch(frame, extent, xs, ys):
-    items = Items(
-        frame.x, frame.y, frame.rows, frame.zero, frame.zero, frame.zero, extent.size, extent.size, frame.epsilon,
-        frame.mode, extent.degree, extent.width,
-    )  # fmt: skip
-    return Batch(items, xs.side, frame.columns, ys.lanes, frame.state)
 
 
 @helper
@@ -180,10 +166,8 @@ def make_fixed_point(run_item):
         wanted = setting.rtol * (frame.scale[0] if frame.scale[0] > 0.0 else 1.0)
         frame.tolerance[0] = setting.share * wanted
         frame.num_iter[0] = 0
-        result = Result(
-            cost[:size], base[:size], residual[:size], lower[:size], upper[:size], low, high, frame.num_iter
-        )
-        problem = Problem(frame.ground[:size], frame.discount, frame.tolerance, frame.scale, frame.stored, frame.warmth)
+        result = Result(cost, base, residual, lower, upper, low, high, frame.num_iter)
+        problem = Problem(frame.ground, frame.discount, frame.tolerance, frame.scale, frame.stored, frame.warmth)
         for e in range(size):
             cost[e] = 0.0
         run_item(batch, np.int64(0), (np.int64(0), frame.rows[0]), problem, result, control, memory)
@@ -215,7 +199,7 @@ def _put_outer(w, lane, cost, law, strides, height, width, lists):
         w.g[l * LANES + lane] = 0.0
 
 
-@kernel
+@allocating_kernel
 def solve_pairs(pairs, xs, ys, table, setting, control, answer):
     """Distances of the pairs (a, b): chain a of `xs` and chain b of `ys`, with ground costs from the table.
 
@@ -225,7 +209,7 @@ def solve_pairs(pairs, xs, ys, table, setting, control, answer):
     frame = _make_frame(extent)
     frame.discount[0] = setting.delta
     frame.stored[0], frame.warmth[0] = STORED, np.inf
-    memory = make_memory(_batch(frame, extent, xs, ys), extent.size)
+    memory = make_memory(extent.degree, extent.width, extent.size)
     cost, centres = np.empty(extent.size), np.zeros((LANES, extent.size))
     radius, unit, limits = np.zeros(LANES), np.ones(LANES), np.zeros((2, LANES))
     group, plan = make_group(extent.long, extent.short), np.empty(extent.long * extent.short * LANES)
@@ -245,7 +229,7 @@ def solve_pairs(pairs, xs, ys, table, setting, control, answer):
                 frame.x, frame.y, frame.rows, frame.zero, frame.zero, frame.zero, n * m, m if across else n,
                 frame.epsilon, frame.mode, extent.degree, extent.width,
             )  # fmt: skip
-            batch = Batch(items, side, frame.columns, lanes, frame.state)
+            batch = Batch(items, side, lanes, frame.state)
             low, high, unit[lane] = read_ground(table, (xs.first[a], ys.first[b]), (n, m), across, frame.ground)
             limits[0, lane], limits[1, lane] = low, high
             frame.scale[0] = high - low

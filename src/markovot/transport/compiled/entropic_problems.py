@@ -18,20 +18,22 @@ def support(weights, out):
     return count
 
 
+def make_memory(n, m):
+    """Working memory for `solve_problems`, of `n` x `m`: a group, a plan, the states with mass, vectors of lanes."""
+    lists = np.zeros((LANES, n), np.int64), np.zeros((LANES, m), np.int64)
+    counts = np.zeros(LANES, np.int64), np.zeros(LANES, np.int64)
+    return make_group(n, m), np.empty(n * m * LANES), lists, counts, (np.empty(LANES), np.empty(LANES))
+
+
 @kernel
-def solve_problems(tasks, problems, wanted, g, lower, upper, count):
+def solve_problems(tasks, problems, wanted, g, lower, upper, count, memory):
     """Solve problems `first..last` of each task (at most eight); g holds first potentials, and gets the last ones.
 
     Only states with mass take part, and the potentials of the others are left alone.
     """
     a, b, cost = problems
     epsilon, gap = wanted
-    n, m = a.shape[1], b.shape[1]
-    rows, columns = np.zeros((LANES, n), np.int64), np.zeros((LANES, m), np.int64)
-    row_count, column_count = np.zeros(LANES, np.int64), np.zeros(LANES, np.int64)
-    w = make_group(n, m)
-    plan = np.empty(n * m * LANES)
-    gaps, targets = np.empty(LANES), np.empty(LANES)
+    w, plan, (rows, columns), (row_count, column_count), (gaps, targets) = memory
     for t in range(tasks.shape[0]):
         first, last = tasks[t, 0], tasks[t, 1]
         height, width = np.int64(0), np.int64(0)  # typed: numba compiles callees anew for literals
@@ -97,10 +99,9 @@ def _onto_marginals(plan, a, b, missing):
 
 
 @kernel
-def finish(problems, epsilon, g, f, plan):
+def finish(problems, epsilon, g, f, plan, missing):
     """The coupling of potentials g, f to go with it, and g at columns without mass (soft c-transforms)."""
     a, b, cost = problems
-    missing = np.empty(a.shape[1])
     for q in range(a.shape[0]):
         for k in range(a.shape[1]):
             top = -np.inf

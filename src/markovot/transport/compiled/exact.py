@@ -9,6 +9,7 @@ from torch import Tensor
 from markovot.transport.compiled import exact_sweeps, layout
 from markovot.transport.compiled.exact_sweeps import NO_TREE, TREE, Batch, Items, Trees
 from markovot.transport.compiled.kernel_engine import KernelEngine, Kernels, collect, pattern_of, starts, zeros
+from markovot.transport.compiled.simplex import make_tree
 from markovot.transport.compiled.sweeps import INDEPENDENT, Side
 from markovot.transport.rows import Rows, array, flat
 from markovot.transport.threads import run
@@ -22,8 +23,8 @@ class ExactEngine(KernelEngine):
     """
 
     _kernels = Kernels(
-        exact_sweeps.sweep, exact_sweeps.apply, exact_sweeps.apply_transpose, exact_sweeps.bicgstab,
-        exact_sweeps.policy_iteration,
+        make_tree, exact_sweeps.make_memory, exact_sweeps.sweep, exact_sweeps.apply, exact_sweeps.apply_transpose,
+        exact_sweeps.bicgstab, exact_sweeps.bicgstab_transpose, exact_sweeps.policy_iteration,
     )  # fmt: skip
 
     def __init__(self, rows_x: Rows, rows_y: Rows, pair_x: Tensor, pair_y: Tensor, epsilon: Tensor) -> None:

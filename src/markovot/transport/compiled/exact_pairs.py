@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from markovot.transport.compiled.compiling import allocating_helper, helper, kernel
+from markovot.transport.compiled.compiling import allocating_kernel, helper, jitable
 from markovot.transport.compiled.entropic_pairs import Frame, confine, make_fixed_point, meets_itself, read_ground
 from markovot.transport.compiled.entropic_problems import support
 from markovot.transport.compiled.exact_sweeps import NO_TREE, TREE, Batch, Items, Trees, make_memory, run_item
@@ -32,7 +32,7 @@ def _extent(pairs, xs, ys):
     return size, nodes, degree, width, n, m
 
 
-@allocating_helper
+@jitable
 def _make_frame(size, nodes):
     return Frame(
         np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64),
@@ -60,7 +60,7 @@ def _outer(t, cost, law_x, law_y, lists):
     return low, high
 
 
-@kernel
+@allocating_kernel
 def solve_pairs(pairs, xs, ys, table, setting, control, answer):
     """Distances of the pairs (a, b): chain a of `xs` and chain b of `ys`, with ground costs from the table.
 
@@ -69,8 +69,7 @@ def solve_pairs(pairs, xs, ys, table, setting, control, answer):
     size, nodes, degree, width, most_n, most_m = _extent(pairs, xs, ys)
     frame = _make_frame(size, nodes)
     frame.discount[0] = setting.delta
-    items = Items(frame.x, frame.y, frame.rows, frame.columns, frame.zero, size, size, frame.mode, degree, width)
-    memory = make_memory(Batch(items, xs.side, ys.side, frame.state), size)
+    memory = make_memory(degree, width, size)
     cost, centre = np.empty(size), np.empty(size)
     tree, lists = make_tree(most_n, most_m), (np.zeros(most_n, np.int64), np.zeros(most_m, np.int64))
     for q in range(pairs.shape[0]):

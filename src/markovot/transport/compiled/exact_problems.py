@@ -7,8 +7,13 @@ from markovot.transport.compiled.entropic_problems import support
 from markovot.transport.compiled.simplex import make_tree, north_west, solve_tree
 
 
+def make_memory(n, m):
+    """Working memory for `solve_problems`, of `n` x `m`."""
+    return make_tree(n, m), np.zeros(n, np.int64), np.zeros(m, np.int64)
+
+
 @kernel
-def solve_problems(tasks, problems, found):
+def solve_problems(tasks, problems, found, memory):
     """Solve problems `first..last` of each task; only states with mass take part.
 
     The potentials of the others are the c-transforms of those that do, derivatives for mass that is moved there.
@@ -16,8 +21,7 @@ def solve_problems(tasks, problems, found):
     a, b, cost = problems
     lower, upper, f, g, plan, count = found
     n, m = a.shape[1], b.shape[1]
-    rows, columns = np.zeros(n, np.int64), np.zeros(m, np.int64)
-    t = make_tree(n, m)
+    t, rows, columns = memory
     for task in range(tasks.shape[0]):
         for q in range(tasks[task, 0], tasks[task, 1]):
             dx, dy = support(a[q], rows), support(b[q], columns)

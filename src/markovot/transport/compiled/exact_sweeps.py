@@ -8,8 +8,8 @@ from collections import namedtuple
 
 import numpy as np
 
-from markovot.transport.compiled.compiling import allocating_helper, helper, kernel
-from markovot.transport.compiled.krylov import make_solver, make_vectors
+from markovot.transport.compiled.compiling import allocating_kernel, helper, jitable, kernel
+from markovot.transport.compiled.krylov import largest_modulus, make_solver, make_vectors, sum_of_moduli
 from markovot.transport.compiled.policy import make_loop
 from markovot.transport.compiled.simplex import make_tree, north_west, solve_tree
 from markovot.transport.compiled.sweeps import INDEPENDENT
@@ -111,14 +111,19 @@ def _apply_transpose(batch, p, v, base, out):
 
 
 @helper
-def _times(batch, p, discount, transpose, cost, v, out, scratch):
-    """K v or K^T v for item p; v and out hold this item alone."""
-    if transpose:
-        _apply_transpose(batch, p, v, 0, out)
-    else:
-        for i in range(batch.items.rows[p]):
-            _apply_row(batch, p, i, v, 0, out)
-    for e in range(v.size):
+def _times(batch, p, discount, cost, v, out, scratch):
+    """K v for item p; v and out begin with this item."""
+    for i in range(batch.items.rows[p]):
+        _apply_row(batch, p, i, v, 0, out)
+    for e in range(batch.items.size):
+        out[e] = v[e] - (1.0 - discount) * out[e]
+
+
+@helper
+def _times_transpose(batch, p, discount, cost, v, out, scratch):
+    """K^T v, likewise."""
+    _apply_transpose(batch, p, v, 0, out)
+    for e in range(batch.items.size):
         out[e] = v[e] - (1.0 - discount) * out[e]
 
 
@@ -142,21 +147,20 @@ def _enclose(batch, p, problem, result):
     return weight * low, weight * (high + spread) + spread, largest
 
 
-solve_item = make_solver(_times)
+solve_item = make_solver(_times, largest_modulus)
+_solve_transpose = make_solver(_times_transpose, sum_of_moduli)
 run_item = make_loop(sweep_rows, _enclose, solve_item)
 
 
-@allocating_helper
-def make_memory(batch, size):
-    """Working memory for `run_item`, for items with up to `size` pairs of states."""
-    tree = make_tree(batch.items.max_degree, batch.items.max_width)
-    return tree, make_vectors(size), np.empty(size), np.empty(size)
+@jitable
+def make_memory(rows, width, size):
+    """Working memory for `run_item`: local problems of up to `rows` x `width`, and `size` pairs of states."""
+    return make_tree(rows, width), make_vectors(size), np.empty(size), np.empty(size)
 
 
 @kernel
-def sweep(tasks, batch, cost, gap, warmth, lower, upper):
+def sweep(tasks, batch, cost, gap, warmth, lower, upper, scratch):
     """Solve every local problem; write its certified bounds. Returns the number of pivots."""
-    scratch = make_tree(batch.items.max_degree, batch.items.max_width)
     pivots = 0
     for t in range(tasks.shape[0]):
         p = tasks[t, 0]
@@ -183,20 +187,28 @@ def apply_transpose(tasks, batch, cost, v, out):
 
 
 @kernel
-def bicgstab(tasks, batch, cost, transpose, max_iter, discount, tolerance, rhs, x, residual):
+def bicgstab(tasks, batch, cost, max_iter, discount, tolerance, rhs, x, residual, work):
     """Solve the systems of items `tasks[:, 0]`; `x` holds first guesses, and the solutions on return."""
     size = batch.items.size
-    work = make_vectors(size)
     for t in range(tasks.shape[0]):
         p = tasks[t, 0]
         b, y = rhs[p * size : (p + 1) * size], x[p * size : (p + 1) * size]
-        residual[p] = solve_item(batch, p, discount[p], transpose, cost, b, y, tolerance[p], max_iter, work)
+        residual[p] = solve_item(batch, p, size, discount[p], cost, b, y, tolerance[p], max_iter, work)
 
 
 @kernel
-def policy_iteration(tasks, batch, problem, result, control):
+def bicgstab_transpose(tasks, batch, cost, max_iter, discount, tolerance, rhs, x, residual, work):
+    """Likewise, with the transpose of K."""
+    size = batch.items.size
+    for t in range(tasks.shape[0]):
+        p = tasks[t, 0]
+        b, y = rhs[p * size : (p + 1) * size], x[p * size : (p + 1) * size]
+        residual[p] = _solve_transpose(batch, p, size, discount[p], cost, b, y, tolerance[p], max_iter, work)
+
+
+@kernel
+def policy_iteration(tasks, batch, problem, result, control, memory):
     """Run every item of `tasks[:, 0]` to its tolerance."""
-    memory = make_memory(batch, batch.items.size)
     for t in range(tasks.shape[0]):
         run_item(batch, tasks[t, 0], (tasks[t, 1], tasks[t, 2]), problem, result, control, memory)
 
@@ -220,7 +232,7 @@ def divergence(tasks, batch, out):
                 out[p * items.size + i * items.stride + j] = total
 
 
-@kernel
+@allocating_kernel
 def plans(p, batch):
     """Every entry of every plan of item p: i, j, k, l (states), and the mass."""
     items, trees = batch.items, batch.trees

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from markovot.transport.compiled import layout
+from markovot.transport.compiled.krylov import make_vectors
 from markovot.transport.compiled.policy import Control, Problem, Result
 from markovot.transport.forcing import LINEAR_STEPS, START_STEPS
 from markovot.transport.linear import Linear, bicgstab
@@ -22,12 +23,15 @@ COMPILED_ENTRIES = 1 << 21
 
 
 class Kernels(NamedTuple):
-    """The compiled kernels of one kind of batch."""
+    """The compiled kernels of one kind of batch, and what makes the memory of `sweep` and of `policy_iteration`."""
 
+    make_scratch: Any
+    make_memory: Any
     sweep: Any
     apply: Any
     apply_transpose: Any
     bicgstab: Any
+    bicgstab_transpose: Any
     policy_iteration: Any
 
 
@@ -86,9 +90,14 @@ class KernelEngine:
         self._cost = source
         lower, upper = zeros(cost), zeros(cost)
         low, high, wanted = flat(lower), flat(upper), array(gap)
+        items = self._batch.items
         counts = self._run(
-            lambda tasks: self._kernels.sweep(tasks, self._batch, source, wanted, warmth, low, high), active
-        )
+            lambda tasks: self._kernels.sweep(
+                tasks, self._batch, source, wanted, warmth, low, high,
+                self._kernels.make_scratch(items.max_degree, items.max_width),
+            ),
+            active,
+        )  # fmt: skip
         self.evaluations += sum(counts)
         return lower, upper
 
@@ -120,11 +129,15 @@ class KernelEngine:
         )
         tasks = self._whole(np.arange(len(discount)))
         control = Control(start is None, polish, max_iter, START_STEPS, LINEAR_STEPS)
+        items = self._batch.items
         run(
-            lambda part: self._kernels.policy_iteration(part, self._batch, problem, result, control),
+            lambda part: self._kernels.policy_iteration(
+                part, self._batch, problem, result, control,
+                self._kernels.make_memory(items.max_degree, items.max_width, items.size),
+            ),
             tasks,
             50 * self._entries,
-        )
+        )  # fmt: skip
         self._cost = result.cost
         return wide | narrow | {"num_iter": steps}, cost
 
@@ -158,15 +171,17 @@ class KernelEngine:
         chosen = np.flatnonzero((active & small).numpy())
         if chosen.size:
             batch = self._transposable() if transpose else self._batch
+            kernel = self._kernels.bicgstab_transpose if transpose else self._kernels.bicgstab
             source, target = flat(rhs), flat(result.x)
             deltas, wanted, reached = array(discount), array(tolerance), array(result.residual)
             run(
-                lambda tasks: self._kernels.bicgstab(
-                    tasks, batch, self._cost, transpose, max_iter, deltas, wanted, source, target, reached
+                lambda tasks: kernel(
+                    tasks, batch, self._cost, max_iter, deltas, wanted, source, target, reached,
+                    make_vectors(self._batch.items.size),
                 ),
                 self._whole(chosen),
                 10 * self._entries[chosen],
-            )
+            )  # fmt: skip
         return result
 
 

@@ -14,7 +14,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from markovot.transport.compiled.compiling import allocating_helper, helper, kernel
+from markovot.transport.compiled.compiling import allocating_kernel, helper, jitable
 from markovot.transport.compiled.simd import LANES, exp, load, log, maximum, minimum, splat, store
 
 # Costs that lie this many epsilon apart, or more, have no common exponentials; the least cost, which is lower than
@@ -30,7 +30,7 @@ Chains = namedtuple("Chains", "indptr indices weight")
 Sweeps = namedtuple("Sweeps", "delta epsilon most least_rise")
 
 
-@allocating_helper
+@jitable
 def _make_scratch(n, width):
     size = n * width
     return np.empty(size), np.empty(size), np.empty(size)
@@ -109,7 +109,7 @@ def _raise(cost, ground, first, n, m, width, delta, allowance, values):
     return rise
 
 
-@kernel
+@allocating_kernel
 def raise_bounds(tasks, x, ys, first, ground, sweeps, cost):
     """Raise lower bounds of the costs to go between one chain and several.
 

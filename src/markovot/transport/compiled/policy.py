@@ -7,7 +7,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from markovot.transport.compiled.compiling import allocating_helper, helper, kernel
+from markovot.transport.compiled.compiling import helper, jitable, kernel
 from markovot.transport.compiled.krylov import make_vectors, solve_item
 from markovot.transport.compiled.simd import LANES
 from markovot.transport.compiled.sweeps import INDEPENDENT, make_scratch, sweep_rows
@@ -55,18 +55,18 @@ def _enclose(batch, p, problem, result):
 
 
 @helper
-def _span(x):
-    """Range of the entries, zero included: padding counts, and can only widen it."""
+def _span(x, size):
+    """Range of the first entries, zero included: padding counts, and can only widen it."""
     low, high = 0.0, 0.0
-    for e in range(x.size):
+    for e in range(size):
         low, high = min(low, x[e]), max(high, x[e])
     return high - low
 
 
-@allocating_helper
-def make_memory(batch, size):
-    """Working memory for `run_item`, for items with up to `size` pairs of states."""
-    return make_scratch(batch), make_vectors(size), np.empty(size), np.empty(size)
+@jitable
+def make_memory(rows, width, size):
+    """Working memory for `run_item`: local problems of up to `rows` x `width`, and `size` pairs of states."""
+    return make_scratch(rows, width), make_vectors(size), np.empty(size), np.empty(size)
 
 
 def make_loop(sweep_rows, enclose, solve_item):
@@ -79,10 +79,7 @@ def make_loop(sweep_rows, enclose, solve_item):
         The steps of the linear systems are arguments, since numba would compile their solver anew for each constant.
         """
         size = batch.items.size
-        scratch, (r, shadow, d, kd, s, ks, spare), step, kept = memory
-        work = (r[:size], shadow[:size], d[:size], kd[:size], s[:size], ks[:size], spare)
-        step = step[:size]
-        transpose = control.max_iter < 0  # never
+        scratch, work, step, kept = memory
         bounds = (result.lower, result.upper)
         part = slice(p * size, (p + 1) * size)
         delta, scale, tolerance = problem.discount[p], problem.scale[p], problem.tolerance[p]
@@ -93,7 +90,7 @@ def make_loop(sweep_rows, enclose, solve_item):
             for e in range(size):
                 step[e] = delta * problem.ground[p * size + e]
             limit = START_SHARE * delta * scale
-            solve_item(batch, p, delta, transpose, result.cost, step, cost, limit, control.start_steps, work)
+            solve_item(batch, p, size, delta, result.cost, step, cost, limit, control.start_steps, work)
         batch.items.mode[p] = problem.mode[p]
         goal = delta * tolerance
         gap = max(LOCAL_SHARE * goal, LOCAL_FORCING * scale)
@@ -125,13 +122,13 @@ def make_loop(sweep_rows, enclose, solve_item):
                 step[e] = 0.0
             residual = result.residual[part]
             reached = solve_item(
-                batch, p, delta, transpose, result.cost, residual, step, forcing, control.linear_steps, work
+                batch, p, size, delta, result.cost, residual, step, forcing, control.linear_steps, work
             )
             solved = reached < largest  # if not: a step of value iteration, which always contracts
             for e in range(size):
                 step[e] = step[e] if solved else residual[e]
                 cost[e] += step[e]
-            warmth = _span(step)
+            warmth = _span(step, size)
             gap = max(share * LOCAL_SHARE * goal, LOCAL_FORCING * largest * delta)
 
     return run_item
@@ -141,8 +138,7 @@ run_item = make_loop(sweep_rows, _enclose, solve_item)
 
 
 @kernel
-def policy_iteration(tasks, batch, problem, result, control):
+def policy_iteration(tasks, batch, problem, result, control, memory):
     """Run every item of `tasks[:, 0]` to its tolerance."""
-    memory = make_memory(batch, batch.items.size)
     for t in range(tasks.shape[0]):
         run_item(batch, tasks[t, 0], (tasks[t, 1], tasks[t, 2]), problem, result, control, memory)

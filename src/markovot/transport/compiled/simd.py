@@ -152,7 +152,7 @@ def splat(typingctx: Any, value: Any) -> Any:
 
 
 def _element(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    data = make_array(array_type)(context, builder, array).data
+    data = context.data_model_manager[array_type].get(builder, array, "data")
     return builder.gep(data, [index])
 
 

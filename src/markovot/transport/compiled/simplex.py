@@ -19,7 +19,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from markovot.transport.compiled.compiling import allocating_helper, helper
+from markovot.transport.compiled.compiling import helper, jitable
 
 # The tree of one problem, and its costs (rows times columns).
 Tree = namedtuple("Tree", "parent flow potential depth child after before cost a b")
@@ -31,7 +31,7 @@ ROUND_OFF, ROUND_OFF_PER_NODE = 8 * 2.0**-52, 2.0**-52
 MOST_PIVOTS = 200
 
 
-@allocating_helper
+@jitable
 def make_tree(rows, columns):
     """Memory for problems of up to `rows` x `columns`."""
     nodes = rows + columns

@@ -11,7 +11,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from markovot.transport.compiled.compiling import allocating_helper, helper, kernel
+from markovot.transport.compiled.compiling import allocating_kernel, helper, jitable, kernel
 from markovot.transport.compiled.dual import make_group, solve_group
 from markovot.transport.compiled.simd import LANES, exp, gather, lane_sum, load, scatter_add, splat, store
 
@@ -29,7 +29,9 @@ Lanes = namedtuple("Lanes", "groups states count mask width start before total i
 Items = namedtuple("Items", "x y rows f_start g_start plan_start size stride epsilon mode max_degree max_width")
 # Potentials and (for items of mode STORED) plans.
 State = namedtuple("State", "f g plan")
-Batch = namedtuple("Batch", "items side columns lanes state")
+Batch = namedtuple("Batch", "items side lanes state")
+# What products with P^T need; all else does without the columns, since numba takes time for every array it hands on.
+Transposable = namedtuple("Transposable", "batch columns")
 # Where the data of one row and group begin: first stored entry, degree, group, width, first lane entry, f, g, plan.
 # The plans of a row stand together, over all groups: entry (k, l) is `k stride + l` lanes after `plan`, so its place is
 # the sum of what (row, k) and what (group, l) say.
@@ -60,10 +62,9 @@ def block_of(batch, p, i, q):
     return Block(first, degree, group, lanes.width[group], lanes.start[group], f, g, plan, lanes.total[y])
 
 
-@allocating_helper
-def make_scratch(batch):
-    """Memory for the largest local problem: a group, and a plan."""
-    rows, width = batch.items.max_degree, batch.items.max_width
+@jitable
+def make_scratch(rows, width):
+    """Memory for local problems of up to `rows` x `width`: a group, and a plan."""
     return make_group(rows, width), np.empty(rows * width * LANES)
 
 
@@ -159,18 +160,19 @@ def apply_row(batch, p, i, cost, v, base, out, scratch):
 
 
 @helper
-def apply_column(batch, p, k, cost, v, base, out, scratch):
+def apply_column(given, p, k, cost, v, base, out, scratch):
     """Row k of P^T v for item p: it collects from every plan that has a row over state k of the first chain."""
-    if batch.items.mode[p] == STORED and not batch.columns.full[batch.items.y[p]]:
-        _collect_column(batch, p, k, v, base, out, scratch)
+    batch, columns = given
+    if batch.items.mode[p] == STORED and not columns.full[batch.items.y[p]]:
+        _collect_column(batch, columns, p, k, v, base, out, scratch)
     else:
-        _scatter_column(batch, p, k, cost, v, base, out)
+        _scatter_column(batch, columns, p, k, cost, v, base, out)
 
 
 @helper
-def _collect_column(batch, p, k, v, base, out, scratch):
+def _collect_column(batch, columns, p, k, v, base, out, scratch):
     """From stored plans, eight states at a time: adding to them one by one would take several times as long."""
-    items, columns, lanes = batch.items, batch.columns, batch.lanes
+    items, lanes = batch.items, batch.lanes
     x, y = items.x[p], items.y[p]
     origin = batch.side.indptr[x, 0]
     for group in range(lanes.groups[y], lanes.groups[y + 1]):
@@ -191,9 +193,9 @@ def _collect_column(batch, p, k, v, base, out, scratch):
 
 
 @helper
-def _scatter_column(batch, p, k, cost, v, base, out):
+def _scatter_column(batch, columns, p, k, cost, v, base, out):
     """From plans that are made on the way, or whose lanes all arrive at one state, since rows are full."""
-    items, columns, lanes = batch.items, batch.columns, batch.lanes
+    items, lanes = batch.items, batch.lanes
     x, y = items.x[p], items.y[p]
     row = base + k * items.stride
     for j in range(lanes.groups[y] * LANES, lanes.groups[y + 1] * LANES):
@@ -212,9 +214,8 @@ def _scatter_column(batch, p, k, cost, v, base, out):
 
 
 @kernel
-def sweep(tasks, batch, cost, gap, warmth, lower, upper):
+def sweep(tasks, batch, cost, gap, warmth, lower, upper, scratch):
     """Solve every local problem; write its certified bounds. Returns the number of evaluations of groups of eight."""
-    scratch = make_scratch(batch)
     evaluations = 0
     for t in range(tasks.shape[0]):
         p = tasks[t, 0]
@@ -223,7 +224,7 @@ def sweep(tasks, batch, cost, gap, warmth, lower, upper):
     return evaluations
 
 
-@kernel
+@allocating_kernel
 def apply(tasks, batch, cost, v, out):
     """P v."""
     scratch = np.empty(LANES)
@@ -233,17 +234,18 @@ def apply(tasks, batch, cost, v, out):
             apply_row(batch, p, i, cost, v, p * batch.items.size, out, scratch)
 
 
-@kernel
-def apply_transpose(tasks, batch, cost, v, out):
-    """P^T v."""
+@allocating_kernel
+def apply_transpose(tasks, given, cost, v, out):
+    """P^T v, for a `Transposable` batch."""
+    size = given.batch.items.size
     scratch = np.empty(LANES)
     for t in range(tasks.shape[0]):
         p = tasks[t, 0]
         for k in range(tasks[t, 1], tasks[t, 2]):
-            apply_column(batch, p, k, cost, v, p * batch.items.size, out, scratch)
+            apply_column(given, p, k, cost, v, p * size, out, scratch)
 
 
-@kernel
+@allocating_kernel
 def divergence(tasks, batch, cost, out):
     """KL(pi_ij | A_i x B_j) = <pi, f + g - C> / eps."""
     scratch = np.empty(LANES)
@@ -262,7 +264,7 @@ def divergence(tasks, batch, cost, out):
                 put(out, base + i * batch.items.stride, batch.lanes, block.group, total, scratch)
 
 
-@kernel
+@allocating_kernel
 def plans(p, batch, cost, column_stride):
     """Every entry of every plan of item p: i, j, k, l (states), and the mass."""
     items, side, lanes = batch.items, batch.side, batch.lanes
