@@ -46,7 +46,8 @@ def test_the_transpose_is_the_adjoint(kind: str, stored: bool, monkeypatch: pyte
     for solved in solution.details.answer.solved:
         engine, shape = solved.bellman.engine, solved.cost_to_go.shape
         assert isinstance(engine, entropic.CompiledEngine)
-        real = torch.ones(shape, dtype=torch.bool) if solved.problem.mask is None else solved.problem.mask
+        mask = solved.problem.pairing.mask
+        real = torch.ones(shape, dtype=torch.bool) if mask is None else mask
         v, w = (torch.rand(shape, generator=generator, dtype=torch.float64) * real for _ in range(2))
         active = torch.ones(len(v), dtype=torch.bool)
         forward, back = engine.apply(v, active), engine.apply_transpose(w, active)

@@ -9,8 +9,14 @@ from collections import namedtuple
 import numpy as np
 
 from markovot.transport.compiled.compiling import allocating_kernel, helper, jitable, kernel
-from markovot.transport.compiled.krylov import largest_modulus, make_solver, make_vectors, sum_of_moduli
-from markovot.transport.compiled.policy import make_loop
+from markovot.transport.compiled.krylov import (
+    largest_modulus,
+    make_bicgstab,
+    make_solver,
+    make_vectors,
+    sum_of_moduli,
+)
+from markovot.transport.compiled.policy import closed, look, make_loop, make_policy_iteration
 from markovot.transport.compiled.simplex import make_tree, north_west, solve_tree
 from markovot.transport.compiled.sweeps import INDEPENDENT
 
@@ -130,26 +136,20 @@ def _times_transpose(batch, p, discount, cost, v, out, scratch):
 @helper
 def _enclose(batch, p, problem, result):
     """Write T(C) and T(C) - C; returns the enclosure's low and high, and the largest residual."""
-    items = batch.items
-    delta = problem.discount[p]
-    low, high, spread, largest = np.inf, -np.inf, 0.0, 0.0
+    items, delta = batch.items, problem.discount[p]
+    seen = (np.inf, -np.inf, 0.0, 0.0)
     for i in range(items.rows[p]):
         for j in range(items.columns[p]):
-            e = p * items.size + i * items.stride + j
-            result.base[e] = delta * problem.ground[e] + (1.0 - delta) * result.lower[e]
-            r = result.base[e] - result.cost[e]
-            result.residual[e] = r
-            low, high = min(low, r), max(high, r)
-            largest = max(largest, abs(r))
-            spread = max(spread, result.upper[e] - result.lower[e])
-    spread *= 1.0 - delta
-    weight = (1.0 - delta) / delta
-    return weight * low, weight * (high + spread) + spread, largest
+            seen = look(p * items.size + i * items.stride + j, delta, problem, result, seen)
+    return closed(delta, seen)
 
 
 solve_item = make_solver(_times, largest_modulus)
-_solve_transpose = make_solver(_times_transpose, sum_of_moduli)
 run_item = make_loop(sweep_rows, _enclose, solve_item)
+
+bicgstab = make_bicgstab(__name__, "bicgstab", solve_item)
+bicgstab_transpose = make_bicgstab(__name__, "bicgstab_transpose", make_solver(_times_transpose, sum_of_moduli))
+policy_iteration = make_policy_iteration(__name__, run_item)
 
 
 @jitable
@@ -184,33 +184,6 @@ def apply_transpose(tasks, batch, cost, v, out):
     for t in range(tasks.shape[0]):
         p = tasks[t, 0]
         _apply_transpose(batch, p, v, p * batch.items.size, out)
-
-
-@kernel
-def bicgstab(tasks, batch, cost, max_iter, discount, tolerance, rhs, x, residual, work):
-    """Solve the systems of items `tasks[:, 0]`; `x` holds first guesses, and the solutions on return."""
-    size = batch.items.size
-    for t in range(tasks.shape[0]):
-        p = tasks[t, 0]
-        b, y = rhs[p * size : (p + 1) * size], x[p * size : (p + 1) * size]
-        residual[p] = solve_item(batch, p, size, discount[p], cost, b, y, tolerance[p], max_iter, work)
-
-
-@kernel
-def bicgstab_transpose(tasks, batch, cost, max_iter, discount, tolerance, rhs, x, residual, work):
-    """Likewise, with the transpose of K."""
-    size = batch.items.size
-    for t in range(tasks.shape[0]):
-        p = tasks[t, 0]
-        b, y = rhs[p * size : (p + 1) * size], x[p * size : (p + 1) * size]
-        residual[p] = _solve_transpose(batch, p, size, discount[p], cost, b, y, tolerance[p], max_iter, work)
-
-
-@kernel
-def policy_iteration(tasks, batch, problem, result, control, memory):
-    """Run every item of `tasks[:, 0]` to its tolerance."""
-    for t in range(tasks.shape[0]):
-        run_item(batch, tasks[t, 0], (tasks[t, 1], tasks[t, 2]), problem, result, control, memory)
 
 
 @kernel

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from markovot.autograd.transforms import plain
 from markovot.transport.compiled import layout
 from markovot.transport.compiled.krylov import make_vectors
 from markovot.transport.compiled.policy import Control, Problem, Result
@@ -77,7 +78,7 @@ class KernelEngine:
         return tasks
 
     def _transposable(self) -> Any:
-        """The batch as products with P^T want it."""
+        """What products with P^T read: the batch, and what else they need."""
         return self._batch
 
     # --- sweeps and the fixed point
@@ -172,12 +173,12 @@ class KernelEngine:
         if chosen.size:
             batch = self._transposable() if transpose else self._batch
             kernel = self._kernels.bicgstab_transpose if transpose else self._kernels.bicgstab
-            source, target = flat(rhs), flat(result.x)
+            source, target, size = flat(rhs), flat(result.x), self._batch.items.size
             deltas, wanted, reached = array(discount), array(tolerance), array(result.residual)
             run(
                 lambda tasks: kernel(
-                    tasks, batch, self._cost, max_iter, deltas, wanted, source, target, reached,
-                    make_vectors(self._batch.items.size),
+                    tasks, batch, size, self._cost, max_iter, deltas, wanted, source, target, reached,
+                    make_vectors(size),
                 ),
                 self._whole(chosen),
                 10 * self._entries[chosen],
@@ -206,6 +207,7 @@ def pattern_of(pattern: Rows | None, rows: Rows) -> Rows:
 
 def _are_one(some: Tensor, other: Tensor) -> bool:
     """Whether two tensors are the same numbers in memory: `detach` makes another object each time."""
+    some, other = plain(some), plain(other)
     return some.data_ptr() == other.data_ptr() and some.shape == other.shape and some.stride() == other.stride()
 
 

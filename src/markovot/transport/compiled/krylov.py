@@ -1,7 +1,7 @@
 """Compiled BiCGStab for `K x = b` and `K^T x = b`, `K = I - (1 - delta) P`, one item at a time.
 
-The same method as in `transport.linear`, for the many small systems of a batch, where a call from Python for each vector
-operation would cost more than the operation.
+The same method as in `transport.linear`, for the many small systems of a batch, where a call from Python for each
+vector operation would cost more than the operation.
 """
 
 import math
@@ -113,7 +113,6 @@ def make_solver(times, size_of):
 
 
 solve_item = make_solver(_times, largest_modulus)
-_solve_transpose = make_solver(_times_transpose, sum_of_moduli)
 
 
 @jitable
@@ -124,21 +123,19 @@ def make_vectors(size):
     )  # fmt: skip
 
 
-@kernel
-def bicgstab(tasks, batch, cost, max_iter, discount, tolerance, rhs, x, residual, work):
-    """Solve the systems of items `tasks[:, 0]`; `x` holds first guesses, and the solutions on return."""
-    size = batch.items.size
-    for t in range(tasks.shape[0]):
-        p = tasks[t, 0]
-        b, y = rhs[p * size : (p + 1) * size], x[p * size : (p + 1) * size]
-        residual[p] = solve_item(batch, p, size, discount[p], cost, b, y, tolerance[p], max_iter, work)
+def make_bicgstab(module, name, solve_item):
+    """The kernel for many systems, each solved by `solve_item`, under a name of its own in the cache of kernels."""
+
+    def bicgstab(tasks, batch, size, cost, max_iter, discount, tolerance, rhs, x, residual, work):
+        """Solve the systems of items `tasks[:, 0]`; `x` holds first guesses, and the solutions on return."""
+        for t in range(tasks.shape[0]):
+            p = tasks[t, 0]
+            b, y = rhs[p * size : (p + 1) * size], x[p * size : (p + 1) * size]
+            residual[p] = solve_item(batch, p, size, discount[p], cost, b, y, tolerance[p], max_iter, work)
+
+    bicgstab.__module__, bicgstab.__qualname__ = module, name
+    return kernel(bicgstab)
 
 
-@kernel
-def bicgstab_transpose(tasks, given, cost, max_iter, discount, tolerance, rhs, x, residual, work):
-    """Likewise, with the transpose of K."""
-    size = given.batch.items.size
-    for t in range(tasks.shape[0]):
-        p = tasks[t, 0]
-        b, y = rhs[p * size : (p + 1) * size], x[p * size : (p + 1) * size]
-        residual[p] = _solve_transpose(given, p, size, discount[p], cost, b, y, tolerance[p], max_iter, work)
+bicgstab = make_bicgstab(__name__, "bicgstab", solve_item)
+bicgstab_transpose = make_bicgstab(__name__, "bicgstab_transpose", make_solver(_times_transpose, sum_of_moduli))

@@ -32,26 +32,35 @@ Control = namedtuple("Control", "cold polish max_iter start_steps linear_steps")
 
 
 @helper
+def look(e, delta, problem, result, seen):
+    """Write T(C) and T(C) - C at an entry. Returns what was `seen`, and it: limits and size of residuals, widths."""
+    low, high, largest, width = seen
+    result.base[e] = delta * problem.ground[e] + (1.0 - delta) * result.lower[e]
+    r = result.base[e] - result.cost[e]
+    result.residual[e] = r
+    return min(low, r), max(high, r), max(largest, abs(r)), max(width, result.upper[e] - result.lower[e])
+
+
+@helper
+def closed(delta, seen):
+    """The enclosure's low and high, and the largest residual, from what was seen at all entries."""
+    low, high, largest, width = seen
+    spread, weight = (1.0 - delta) * width, (1.0 - delta) / delta
+    return weight * low, weight * (high + spread) + spread, largest
+
+
+@helper
 def _enclose(batch, p, problem, result):
     """Write T(C) and T(C) - C; returns the enclosure's low and high, and the largest residual."""
     items, lanes = batch.items, batch.lanes
-    delta = problem.discount[p]
-    low, high, spread, largest = np.inf, -np.inf, 0.0, 0.0
-    y = items.y[p]
+    delta, y = problem.discount[p], items.y[p]
+    seen = (np.inf, -np.inf, 0.0, 0.0)
     for i in range(items.rows[p]):
         base = p * items.size + i * items.stride
         for group in range(lanes.groups[y], lanes.groups[y + 1]):
             for t in range(lanes.count[group]):
-                e = base + lanes.states[group * LANES + t]
-                result.base[e] = delta * problem.ground[e] + (1.0 - delta) * result.lower[e]
-                r = result.base[e] - result.cost[e]
-                result.residual[e] = r
-                low, high = min(low, r), max(high, r)
-                largest = max(largest, abs(r))
-                spread = max(spread, result.upper[e] - result.lower[e])
-    spread *= 1.0 - delta
-    weight = (1.0 - delta) / delta
-    return weight * low, weight * (high + spread) + spread, largest
+                seen = look(base + lanes.states[group * LANES + t], delta, problem, result, seen)
+    return closed(delta, seen)
 
 
 @helper
@@ -137,8 +146,16 @@ def make_loop(sweep_rows, enclose, solve_item):
 run_item = make_loop(sweep_rows, _enclose, solve_item)
 
 
-@kernel
-def policy_iteration(tasks, batch, problem, result, control, memory):
-    """Run every item of `tasks[:, 0]` to its tolerance."""
-    for t in range(tasks.shape[0]):
-        run_item(batch, tasks[t, 0], (tasks[t, 1], tasks[t, 2]), problem, result, control, memory)
+def make_policy_iteration(module, run_item):
+    """The kernel that runs many items by `run_item`."""
+
+    def policy_iteration(tasks, batch, problem, result, control, memory):
+        """Run every item of `tasks[:, 0]` to its tolerance."""
+        for t in range(tasks.shape[0]):
+            run_item(batch, tasks[t, 0], (tasks[t, 1], tasks[t, 2]), problem, result, control, memory)
+
+    policy_iteration.__module__, policy_iteration.__qualname__ = module, "policy_iteration"
+    return kernel(policy_iteration)
+
+
+policy_iteration = make_policy_iteration(__name__, run_item)
