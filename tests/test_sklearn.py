@@ -443,6 +443,7 @@ def test_estimators_are_cloned_with_their_parameters_and_without_what_they_learn
         "epsilon": 0.2,
         "debiased": True,
         "rtol": 1e-3,
+        "max_iter": 50,
         "progress": True,
         "throw": False,
     }

@@ -96,7 +96,7 @@ class MarkovDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         epsilon: float = 0.01,
         debiased: bool = False,
         rtol: float = 1e-4,
-    max_iter: int = 100,
+        max_iter: int = 100,
         progress: bool = False,
         throw: bool = True,
     ) -> None:

@@ -80,7 +80,7 @@ class DiscountedWLLoss(nn.Module):
         delta: float | Tensor,
         epsilon: float | Tensor,
         rtol: float = 1e-4,
-    max_iter: int = 100,
+        max_iter: int = 100,
         reduction: str = "mean",
         weights: Tensor | None = None,
         warm_start: bool = True,
