@@ -1,4 +1,4 @@
-"""The distances: between chains, of depth infinity, of a finite depth or at a random time, and between two laws."""
+"""The distances between chains (of infinite depth, of finite depth, at a random time), and between two laws."""
 
 from markovot.distances.debiasing import debiased
 from markovot.distances.discounted import discounted_wl

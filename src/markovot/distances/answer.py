@@ -1,4 +1,4 @@
-"""From a batch that is laid out to its solution: solved in parts, put together, the rest computed only when asked."""
+"""Turn a prepared batch into a solution: solve it in parts, join these, and compute the rest only when asked."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, Self, TypeVar
@@ -36,7 +36,7 @@ class Answer(NamedTuple, Generic[S]):
 
     @property
     def status(self) -> list[Status]:
-        """That of every item."""
+        """The status of every item."""
         return listed(self.parts, lambda number: self.solved[number].status)
 
     @property
@@ -54,7 +54,7 @@ class Answer(NamedTuple, Generic[S]):
         return joined(self.parts, values, *sizes)
 
     def costs(self, values: Sequence[Tensor], *sizes: int) -> Tensor:
-        """Likewise, in units of the cost."""
+        """The values as `joined` gives them, in units of the cost."""
         return self.unit.outside(self.joined(values, *sizes))
 
 
@@ -66,9 +66,9 @@ def solved_in_parts(
     Args:
         given: the batch.
         inputs: the tensors in which the outputs are differentiable, a named tuple.
-        make_call: from a part, and whether derivatives may be wanted, the call that solves it: an `Implicit` that keeps
-            what it found as `solved`.
-        parts: how the batch is cut. Default: so that items of a part agree in how they are solved.
+        make_call: takes a part, and whether derivatives may be wanted, and returns the call that solves the part: an
+            `Implicit` that keeps what it found as `solved`.
+        parts: how the batch is cut. Default: items that are solved in the same way share a part.
 
     Returns:
         What was found, and the outputs of each call.
@@ -81,7 +81,7 @@ def solved_in_parts(
         own = part.take(inputs)
         found.append(call(*own) if derivatives else call.solve(*(tensor.detach() for tensor in own)))
     solved, whole = [call.solved for call in calls], given.batch
-    if calls[0].fold is not None:  # under vmap the outputs hide its axes; what is no tensor has them before the batch
+    if calls[0].fold is not None:  # vmap hides its axes in the outputs; other values have them in front
         count = sum(len(one.wanted) for one in solved)
         whole = torch.Size((count // max(1, whole.numel()), *whole))
     return Answer(parts, solved, given.unit, given.chains, given.batch, whole), found
@@ -93,7 +93,7 @@ def packaged(answer: Answer[W], found: Sequence[Any], kind: type[Kind], *, throw
     Args:
         answer: what was solved.
         found: the `Outputs` of each part.
-        kind: of the solution.
+        kind: the class of the solution.
         throw: raise a `SolveError` if some item did not converge.
     """
     if throw and not all(status is Status.CONVERGED for status in answer.status):
@@ -137,7 +137,7 @@ class Details(Generic[S]):
 
     @property
     def solved(self) -> S:
-        """What was found of a single pair."""
+        """What the solver found for a single pair."""
         return self.answer.solved[0]
 
     def detached(self) -> Self:
@@ -179,7 +179,7 @@ class Details(Generic[S]):
         return couplings.of_chains(*self._couplings(item, step))
 
     def _couplings(self, item: int, step: int) -> tuple[couplings.Entries, tuple[int, int], couplings.Chains]:
-        """The plans of an item, numbered as in the batch, whose sizes these are, and its chains."""
+        """The plans of an item, numbered as in the batch; the numbers of states in the batch; and the item's chains."""
         number, place = located(self.answer.parts, item)
         part, solved = self.answer.parts[number], self.answer.solved[number]
         found = part.entries(solved.couplings(place, step), self.answer.shape[1])

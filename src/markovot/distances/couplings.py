@@ -10,12 +10,12 @@ from markovot import validate
 from markovot.transport.rows import Rows
 
 Entries = tuple[Tensor, Tensor, Tensor]
-Chains = tuple[Rows, Rows]  # those of one pair, without padding
+Chains = tuple[Rows, Rows]  # the two chains of one pair, without padding
 _TINY = np.finfo(np.float64).tiny
 
 
 def check_pair(batch: torch.Size, shape: tuple[int, int], states: tuple[int, int]) -> None:
-    """Refuse a pair of states of a batch, or one that is not there."""
+    """Refuse a batch of solutions, and states that do not exist."""
     if batch.numel() != 1:
         raise ValueError(
             f"coupling: the solution is of a batch of shape {tuple(batch)}. Solve the one pair alone, or use "
@@ -47,7 +47,7 @@ def of_states(
 
 
 def of_chains(entries: Entries, shape: tuple[int, int], chains: Chains) -> Any:
-    """The coupled chain on pairs of states, a SciPy sparse array (nm, nm); each row couples two rows likewise."""
+    """The coupled chain on pairs of states, a SciPy sparse array (nm, nm); each row is the coupling of two rows."""
     from scipy.sparse import coo_array
 
     n, m = shape
@@ -58,7 +58,7 @@ def of_chains(entries: Entries, shape: tuple[int, int], chains: Chains) -> Any:
 def _onto_rows(entries: tuple[Any, Any, Any], m: int, chains: Chains) -> Any:
     """The masses of plans, rounded onto the rows that they couple.
 
-    Rows and columns that have too much are scaled down; what then is missing is added as a product (Altschuler, Weed,
+    Rows and columns with too much mass are scaled down; the missing mass is added as a product (Altschuler, Weed,
     Rigollet: Near-linear time approximation algorithms for optimal transport via Sinkhorn iteration, 2017).
     """
     row, column, mass = entries
@@ -69,13 +69,13 @@ def _onto_rows(entries: tuple[Any, Any, Any], m: int, chains: Chains) -> Any:
     mass = mass * np.minimum(1.0, a / np.maximum(in_row(mass), _TINY))
     mass = mass * np.minimum(1.0, b / np.maximum(in_column(mass), _TINY))
     missing_a, missing_b = np.maximum(a - in_row(mass), 0.0), np.maximum(b - in_column(mass), 0.0)
-    # A row's miss stands at each of its entries: divided among them, it counts once.
+    # Every entry of a row holds the mass that the whole row misses: divided by the number of entries, it counts once.
     whole = _Sums(row)(missing_a / in_row(np.ones_like(mass)))
     return mass + missing_a * missing_b / np.maximum(whole, _TINY)
 
 
 class _Sums:
-    """Sums over entries with the same key, given back at each of them."""
+    """Sums the values of all entries with the same key, and gives each entry the sum of its key."""
 
     def __init__(self, keys: Any) -> None:
         _, self._group = np.unique(keys, return_inverse=True)

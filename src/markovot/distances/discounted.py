@@ -41,8 +41,8 @@ def discounted_wl(
 
     with $OT_\epsilon(a, b; C) = \min_\pi \langle \pi, C \rangle + \epsilon\, KL(\pi | a \otimes b)$: the least expected
     cost of the pair of states at a random time, geometric with parameter delta, over all ways to run the two chains
-    together. A finite depth k stops the walk after k steps: the time is the smaller of k and the geometric one, and
-    the distance that of `horizon_wl` with this law, `C^(k) = D` and `C^(t) = delta D + (1 - delta) OT(A, B; C^(t+1))`.
+    together. A finite depth k stops the walk after k steps: the time is the smaller of k and the geometric one. The
+    distance is that of `horizon_wl` with its law, `C^(k) = D` and `C^(t) = delta D + (1 - delta) OT(A, B; C^(t+1))`.
 
     Args:
         x: a chain with n states, or whatever `as_chain` accepts, or a batch of them; transition A, initial law nu.
@@ -139,7 +139,7 @@ def _check_init(init: Any, given: Prepared) -> None:
 
 
 def _starts(init: ChainSolution, given: Prepared) -> dict[Any, SolvedDistance]:
-    """Of an earlier solution what parts of the same items can start from, by their places."""
+    """The parts of an earlier solution, by their items: a part with the same items can start from them."""
     answer = init.details.answer
     if not (answer.unit.is_one and given.unit.is_one):
         return {}

@@ -42,7 +42,7 @@ def wl(
             (k + 1) * epsilon * log(largest support). 0, for every item, asks for exact transport, on the CPU only: the
             distance of Chen et al., which for stationary initial laws does not fall as the depth grows.
         rtol: wanted certified error, relative to the range of the cost (to one where that is zero).
-        max_iter: of no effect here, where k sweeps are taken; all distances have the same settings.
+        max_iter: has no effect, since there are always k sweeps; it is here since all distances take the same settings.
         throw: raise a `SolveError` if some item did not converge, rather than return it with its status.
 
     Returns:
@@ -113,7 +113,7 @@ def horizon_wl(
             that of k steps or more, and T - k is geometric with this parameter, as in `discounted_wl` with this delta;
             1 stops at k.
         rtol: wanted certified error, relative to the range of the cost (to one where that is zero).
-        max_iter: the most sweeps for a tail, which alone is iterated.
+        max_iter: the most sweeps for a tail. Nothing else is iterated.
         throw: raise a `SolveError` if some item did not converge, rather than return it with its status.
 
     Returns:
@@ -188,7 +188,7 @@ def _check_tail(tail: Any, device: torch.device) -> Tensor:
 
 
 def _hazards(law: Tensor) -> Tensor:
-    """`p_t / (p_t + ... + p_k)` for t < k, and one where T is never so large."""
+    """`p_t / (p_t + ... + p_k)` for t < k, and 1 where P(T >= t) is zero."""
     later = law.flip(-1).cumsum(-1).flip(-1)
     reached = later > 0
     return torch.where(reached, law / torch.where(reached, later, 1.0), 1.0)[..., :-1]

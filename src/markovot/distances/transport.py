@@ -1,4 +1,4 @@
-"""The transport problem between two laws, public because users want it alone."""
+"""The public function for one transport problem between two laws."""
 
 from dataclasses import dataclass
 from functools import cached_property

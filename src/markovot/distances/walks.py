@@ -1,4 +1,4 @@
-"""Distances at a random time, solved level by level: what the public functions of finite and other horizons share."""
+"""Distances at a random time, solved level by level: the code that `discounted_wl`, `wl` and `horizon_wl` share."""
 
 from typing import Any, NamedTuple
 
@@ -19,13 +19,13 @@ from markovot.solving.recursion import SolvedWalk, WalkInputs
 class Horizon(NamedTuple):
     """The law of the time at which two walks stop."""
 
-    hazards: Tensor  # (*batch, k), the chance to stop at t, given that the walk came there
+    hazards: Tensor  # (*batch, k), the chance to stop at t for a walk that has come so far
     tail: Tensor | None  # (*batch), the chance to stop at each step from k on; None: it stops at k
     shapes: dict[str, torch.Size]  # the batch shapes of what the caller gave, by name
 
 
 def check_depth(depth: Any) -> int:
-    """Refuse what is no number of steps."""
+    """Refuse a depth that is not a number of steps."""
     depth = validate.count("depth", depth, low=-validate.LARGEST)
     if depth < 0:
         raise ValueError(f"depth: {depth} is negative. 0 compares the initial laws, k the states after k steps.")
@@ -35,7 +35,7 @@ def check_depth(depth: Any) -> int:
 def distance(
     chains: Chains, ground: Tensor, epsilon: Tensor, horizon: Horizon, accuracy: tuple[float, int], *, throw: bool
 ) -> HorizonSolution:
-    """Solve, attach the gradient, and package, from checked arguments."""
+    """Solve for checked arguments, attach the gradient, and return the solution."""
     given = prepared(chains, ground, epsilon, horizon.shapes)
     hazards, tail, _ = horizon
     delta = torch.ones_like(epsilon) if tail is None else tail

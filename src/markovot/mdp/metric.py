@@ -20,8 +20,8 @@ from markovot.solving.bellman import cost_limits, cost_range
 from markovot.solving.bellman import tolerance as tolerance_of
 from markovot.transport.units import measure
 
-# Probabilities, and rewards relative to the largest, that differ by no more are first taken to be equal. Where that
-# might cost more than a share of the wanted error, only rounding in float64 is forgiven, and then nothing.
+# Probabilities, and rewards relative to the largest, count as equal if they differ by no more than `SAME`. Where that
+# might cost more than a share of the wanted error, `ROUND_OFF` takes its place, and if that costs too much, zero.
 SAME = {torch.float32: 1e-6, torch.float64: 1e-12}
 ROUND_OFF = 1e-14
 SAME_SHARE = 0.1
@@ -101,9 +101,9 @@ def bisimulation(
     Note:
         Differentiable (first order) in a fixed policy, in the transitions and in the rewards of processes with one
         action, and of all processes under a policy; gradients in rows are centred, so that those in a row of the policy
-        are defined up to a constant. At epsilon = 0 they are elements of the sub- or superdifferential; the gradient of
-        the distance of bisimilar states, its least value, is 0. Not differentiable through the maximum over actions,
-        which has no gradient where actions tie: inputs that require one are refused.
+        are defined up to a constant. At epsilon = 0 they are elements of the sub- or superdifferential; for
+        bisimilar states, whose distance has its least value, the gradient is 0. Not differentiable through the maximum
+        over actions, which has no gradient where actions tie: inputs that require one are refused.
 
         At epsilon = 0 the distance is 0 exactly for bisimilar states, which are found by partition refinement, and the
         states of a class are solved as one (each by itself where a gradient is wanted). Probabilities that differ by
@@ -180,7 +180,7 @@ def _numbers(gamma: Any, epsilon: Any) -> tuple[float, float]:
 def _solve(
     models: list[DecisionProcess], gamma: float, epsilon: float, rtol: float, max_iter: int
 ) -> tuple[BisimulationSolution, float]:
-    """The metric from one state of each class, outside autograd; and the error that was wanted."""
+    """The metric, computed outside autograd from one state of each class; and the error that was wanted."""
     x, y = models[0], models[-1]
     rewards = [model.reward.detach().double() for model in models]
     ground = (rewards[0][:, None] - rewards[-1]).abs().amax(2)[None]
@@ -213,14 +213,14 @@ def _partition(models: list[DecisionProcess], gamma: float, largest: float, limi
 
 
 def _cost_of_merging(found: Partition, gamma: float, largest: float) -> float:
-    """How far from the metric that on classes can be: see refinement.py."""
+    """How far the metric on classes can be from the metric on states: see refinement.py."""
     return 4 * found.reward_error + 4 * gamma / (1 - gamma) * found.transition_error * largest
 
 
 def _package(
     point: FixedPoint, found: Partition, sides: list[Quotient], models: list[DecisionProcess], error: float
 ) -> BisimulationSolution:
-    """From classes to states."""
+    """The solution for states, from that for classes."""
     rows, columns = (torch.from_numpy(side.class_of) for side in (sides[0], sides[-1]))
     n = models[0].num_states
     labels = torch.from_numpy(found.labels)
@@ -236,7 +236,7 @@ def _package(
 
 
 def _rounding(value: Tensor, dtype: torch.dtype) -> float:
-    """What is lost by converting the values."""
+    """The largest error that converting the values can make."""
     return 0.0 if dtype == torch.float64 else torch.finfo(dtype).eps * float(value.detach().max())
 
 
@@ -255,7 +255,7 @@ def _differentiable(
     found = _partition(detached, gamma, largest, SAME_SHARE * wanted)
     labels = torch.from_numpy(found.labels)
     bisimilar = labels[: x.num_states, None] == labels[-y.num_states :]
-    # Least values have the gradient 0; where they are known, so is the value.
+    # Bisimilar states have distance 0. That is its least value, so the gradient is 0 too.
     value = solved.cost_to_go if epsilon > 0 else solved.cost_to_go.masked_fill(bisimilar, 0.0)
     error = float(solved.cost_to_go_error)
     if epsilon == 0 and bool(bisimilar.any()):
@@ -266,7 +266,7 @@ def _differentiable(
 
 
 def _chain(model: DecisionProcess) -> MarkovChain:
-    """The walk of the only action; it starts in one state, which spares a transport problem that nobody asked for."""
+    """The chain of the only action; it starts in one state, so that its initial coupling costs nothing."""
     chain = model.chains[0]
     start = torch.zeros(chain.num_states, dtype=chain.dtype, device=chain.device)
     start[0] = 1.0

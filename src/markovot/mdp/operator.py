@@ -8,9 +8,9 @@ for constants s. At epsilon = 0, pairs of bisimilar states are pinned: T is set 
 
     a <= T(C) - C <= b,   a <= 0 <= b     imply     T(C) + w a <= C* <= T(C) + w b     at the other pairs.
 
-Most of the work can be spared. Where one of two rows leads to a single state (a deterministic step) there is one
-coupling, and the value is `(P^a C Q^a^T)_ij`: two sparse products serve all such pairs. Of one model with itself,
-distances are symmetric: only one half of the other problems is solved, tile by tile, and mirrored.
+Most of the work can be saved. Where one of two rows leads to a single state (a deterministic step), there is only one
+coupling, and the value is `(P^a C Q^a^T)_ij`: two sparse products serve all such pairs. The distances of a model to
+itself are symmetric: only one half of the other problems is solved, tile by tile, and mirrored.
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ TILE = 256
 # Values that differ by less than this share of the largest cost do not make an action better than another.
 TIE = 32 * 2.0**-52
 _FIRST = torch.zeros(1, dtype=torch.int64, device="cpu")
-_ALL = torch.ones(1, dtype=torch.bool, device="cpu")  # engines take batches: here of one item, always active
+_ALL = torch.ones(1, dtype=torch.bool, device="cpu")  # engines take batches; ours have one item, always active
 
 
 def one(value: float) -> Tensor:
@@ -57,7 +57,7 @@ class Tile:
         self._write(found[1], upper)
 
     def apply(self, v: Tensor, out: Tensor) -> None:
-        """Write P v, with the plans of the last sweep."""
+        """Write P v into `out`, with the plans of the last sweep."""
         self._write(self._serving.engine.apply(v[None], _ALL), out)
 
     def _write(self, values: Tensor, out: Tensor) -> None:
@@ -71,11 +71,11 @@ class Action:
     def __init__(self, x: Any, y: Any, epsilon: float, spread: float, symmetric: bool) -> None:
         self._x, self._y = x, y
         self._tiles = [Tile((x, y), parts, epsilon, spread) for parts in _parts(x, y, epsilon, symmetric)]
-        # what rounding can do to the two products, relative to the largest cost
+        # The rounding error of the two products, relative to the largest cost.
         self._rounding = 4 * 2.0**-52 * float(np.diff(x.indptr).max() + np.diff(y.indptr).max())
 
     def sweep(self, cost: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
-        """Lower and upper values of all problems (n, m), `gap` (1,) apart; right where those of `apply` are."""
+        """Lower and upper values of all problems (n, m), `gap` (1,) apart; valid at the same entries as `apply`."""
         value, slack = self._independent(cost), self._rounding * cost.abs().max()
         lower, upper = value - slack, value + slack
         for tile in self._tiles:
@@ -83,22 +83,22 @@ class Action:
         return lower, upper
 
     def apply(self, v: Tensor) -> Tensor:
-        """P v, with the plans of the last sweep; of one model with itself, right above the diagonal alone."""
+        """P v, with the plans of the last sweep; for a model with itself, valid only on and above the diagonal."""
         out = self._independent(v)
         for tile in self._tiles:
             tile.apply(v, out)
         return out
 
     def _independent(self, v: Tensor) -> Tensor:
-        """The expected v of the independent coupling, which is the only one where a row has one entry."""
+        """The expected v of the independent coupling, which is the only coupling where a row has one entry."""
         return torch.from_numpy(np.ascontiguousarray((self._y @ (self._x @ v.numpy()).T).T))
 
 
 def _parts(x: Any, y: Any, epsilon: float, symmetric: bool) -> list[tuple[IntArray, IntArray]]:
     """Which rows of X are coupled with which rows of Y by a tile.
 
-    Exact transport leaves out rows of one entry, and of one model with itself what lies below the diagonal. The engines
-    of entropic transport, which are at their best on whole dense chains, get all.
+    Exact transport leaves out rows of one entry, and, for a model with itself, tiles below the diagonal. The engines of
+    entropic transport are fastest on whole dense chains, so they get all rows.
     """
     if epsilon > 0:
         return [(np.arange(x.shape[0]), np.arange(y.shape[0]))]
@@ -123,13 +123,13 @@ def _rows(side: Any, part: IntArray) -> Rows:
 
 
 class Enclosure(NamedTuple):
-    """`base + low <= C* <= base + high` at pairs that are not pinned, and where C stands."""
+    """The bounds `base + low <= C* <= base + high` at pairs that are not pinned, and the residual at C."""
 
     base: Tensor  # (n, m), a lower value of T(C)
     low: float
     high: float
     residual: Tensor  # (n, m), base - C
-    values: list[Tensor]  # (n, m) each: lower values of the actions, of which base is the largest
+    values: list[Tensor]  # (n, m) each: lower values of the actions; base is their maximum
 
     @property
     def radius(self) -> float:
@@ -139,7 +139,7 @@ class Enclosure(NamedTuple):
 
 @dataclass
 class Operator:
-    """T for the classes of two models, or of one with itself."""
+    """The operator T for the classes of two models, or of one model with itself."""
 
     x: Quotient
     y: Quotient
@@ -170,7 +170,7 @@ class Operator:
         return [Action(p, q, self.epsilon, spread, symmetric=self.x is self.y) for p, q in pairs]
 
     def enclose(self, cost: Tensor, gap: float) -> Enclosure:
-        """Apply T to `cost`, with local values to within `gap`, and enclose the fixed point."""
+        """Apply T to `cost`, with bounds of the local values `gap` apart, and enclose the fixed point."""
         gamma, limit = self.gamma, one(gap)
         values, highest = [], torch.full_like(cost, -torch.inf)
         for action, difference in zip(self.actions, self.differences, strict=True):
@@ -188,7 +188,7 @@ class Operator:
         return (self.mirror(action.apply(v)) for action in self.actions)
 
     def mirror(self, values: Tensor) -> Tensor:
-        """Of one model with itself, copy what is above the diagonal below it."""
+        """For a model with itself, copy the entries above the diagonal to those below."""
         return values.triu() + values.triu(1).T if self.x is self.y else values
 
     def pin(self, values: Tensor) -> Tensor:
@@ -208,7 +208,7 @@ class Operator:
         return best
 
     def solve(self, best: Tensor, rhs: Tensor, tolerance: float) -> Linear:
-        """The x of `(I - gamma P) x = rhs`, P the plans of the actions `best`, 0 at pinned pairs."""
+        """The x of `(I - gamma P) x = rhs`, where P has the plans of the actions `best`, and 0 at pinned pairs."""
         chosen = [(action, (best == number) & ~self.pinned) for number, action in enumerate(self.actions)]
         chosen = [(action, mine) for action, mine in chosen if bool(mine.any())]
 

@@ -56,7 +56,7 @@ class DecisionProcess(Copyable):
         """The decision process of a gymnasium toy-text environment.
 
         Args:
-            env: FrozenLake, CliffWalking, Taxi, wrapped or not, or such a table: see `interop.transition_table`.
+            env: FrozenLake, CliffWalking or Taxi, wrapped or not, or its table P: see `interop.transition_table`.
             absorbing: whether states in which episodes end are made absorbing, with reward 0; see there.
 
         Raises:
@@ -156,7 +156,7 @@ class DecisionProcess(Copyable):
 
 
 def as_process(name: str, value: Any) -> DecisionProcess:
-    """A decision process as it is, or that of a `TransitionTable`."""
+    """A decision process as given, or the one made from a `TransitionTable`."""
     if isinstance(value, DecisionProcess):
         return value
     if isinstance(value, TransitionTable):

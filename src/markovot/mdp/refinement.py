@@ -28,7 +28,7 @@ from markovot.mdp.process import DecisionProcess
 
 @dataclass(frozen=True, eq=False)
 class Quotient:
-    """One model seen by its classes: their rows and rewards are those of a state of theirs."""
+    """A model on its classes: each class has the row and the reward of one of its states."""
 
     classes: IntArray  # (k,), in the numbering of the partition
     class_of: IntArray  # (n,), position in `classes`
@@ -49,12 +49,12 @@ def partition(models: Sequence[DecisionProcess], *, tolerance: float, reward_tol
     """The coarsest bisimulation on the states of all models together.
 
     Each round splits the classes by the chances to move into the classes of the round before, which takes one sparse
-    product for each action; there are as many rounds as steps that tell the last two states apart.
+    product for each action. There are as many rounds as steps are needed to tell the last two states apart.
 
     Args:
         models: one or two, with the same number of actions.
-        tolerance: neighbours among sorted probabilities that differ by no more are taken to be equal.
-        reward_tolerance: likewise for rewards.
+        tolerance: among sorted probabilities, neighbours that differ by no more than this count as equal.
+        reward_tolerance: the same for rewards.
     """
     rows = [_block(models, action) for action in range(models[0].num_actions)]
     reward = np.concatenate([model.reward.detach().double().numpy() for model in models])
@@ -111,7 +111,7 @@ def _levels(values: FloatArray, tolerance: float) -> IntArray:
 
 
 def _signatures(sums: Any, tolerance: float) -> IntArray:
-    """A number for each row that says which classes it moves into, and how likely."""
+    """A number for each row; equal where rows move into the same classes with the same probabilities."""
     from scipy.sparse import csr_array
 
     entries = sums.tocoo()

@@ -43,9 +43,9 @@ from markovot.transport.units import confined, power_of_two
 # The adjoint is solved to this share of the solver's rtol, and never asked for more than rounding allows.
 ADJOINT_SHARE, ADJOINT_FLOOR = 1e-2, 1e-14
 ADJOINT_STEPS = 1000
-# A gradient whose residual is above ten times that, and above this, is not handed out.
+# A gradient is refused if its residual exceeds both ten times the wanted one and this limit.
 ADJOINT_LIMIT = 1e-9
-# Of the wanted error, the share that the fixed point may take; the initial coupling takes the rest.
+# The fixed point may use this share of the wanted error; the initial coupling may use the rest.
 FIXED_POINT_SHARE = 0.9
 
 
@@ -106,7 +106,7 @@ class SolvedDistance:
         return self.inputs.discount[:, None, None] * self.occupation()
 
     def couplings(self, item: int, step: int = 0) -> Plans:
-        """All local plans of an item: the same at every step."""
+        """All local plans of an item, which are the same at every step."""
         return self.bellman.engine.couplings(item)
 
     def occupation(self) -> Tensor:
@@ -144,7 +144,7 @@ class SolvedDistance:
     def pullback(
         self, needed: tuple[bool, ...], grad_value: Tensor | None, grad_cost_to_go: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        """Gradients in `Inputs`, in their order, of which only the needed ones are computed."""
+        """The gradients in the order of `Inputs`; only the needed ones are computed."""
         need = Inputs(*needed)
         engine, given = self.bellman.engine, self.inputs
         by_fixed_point = need.ground or need.x or need.y or need.discount or need.epsilon
@@ -171,7 +171,7 @@ class SolvedDistance:
         return tuple(result.values())
 
     def pulled(self, grad_value: Tensor | None, grad_cost_to_go: Tensor | None) -> Tensor:
-        """L for the v of a loss; linear, so the part of the value is a multiple of the occupation."""
+        """L for the v of a loss. L is linear in v, so the value contributes a multiple of the occupation."""
         total = torch.zeros_like(self.cost_to_go)
         if grad_value is not None:
             total = grad_value[:, None, None] * self.occupation()
@@ -201,8 +201,8 @@ def certified(
     Args:
         problem: one whose inputs have `ground`, `epsilon` and initial laws.
         outer: the initial coupling.
-        error: that of its cost, (P,). OT commutes with constants, so it passes through unchanged.
-        limits: the least and the largest ground cost, (P,): no distance leaves them.
+        error: the error of the cost of that coupling, (P,). OT commutes with constants, so the value inherits it.
+        limits: the least and the largest ground cost, (P,); every distance lies between them.
     """
     low, high = limits
     high = torch.where(_meet_themselves(problem, low), low, high)
@@ -210,7 +210,7 @@ def certified(
 
 
 def _meet_themselves(problem: Problem[Any], low: Tensor) -> Tensor:
-    """Items of exact transport between two copies of one chain whose states have the least cost to themselves, (P,)."""
+    """Which items are exact, between two copies of one chain, with the least cost from each state to itself, (P,)."""
     given, pairing = problem.inputs, problem.pairing
     (rows_x, rows_y), (x, y), mask = pairing.rows, pairing.pairs, pairing.mask
     none = torch.zeros_like(given.epsilon, dtype=torch.bool)
@@ -252,7 +252,7 @@ def solve(
         polish: go a step further than the tolerance, for gradients.
 
     Returns:
-        The solved problem. Items that miss the tolerance are told by `status`; nothing is raised.
+        The solved problem. `status` tells which items missed the tolerance; nothing is raised.
     """
     inputs, pairing = problem
 

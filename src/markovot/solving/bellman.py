@@ -6,7 +6,7 @@ T is monotone and `T(C + s) = T(C) + (1 - delta) s` for constants s. Hence (MacQ
 
     a <= T(C) - C <= b    implies    T(C) + w a <= C* <= T(C) + w b.
 
-Where T(C) is itself only known to lie in [lower, upper], `a = min(lower - C)` and `b = max(upper - C)` will do.
+If T(C) itself is only known to lie in [lower, upper], the same holds with `a = min(lower - C)`, `b = max(upper - C)`.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from markovot.transport.engine import Engine
 
 
 class Enclosure(NamedTuple):
-    """`base + low <= C* <= base + high` for each item, and where C stands: `residual = T(C) - C`."""
+    """The bounds `base + low <= C* <= base + high` of each item, and the residual `T(C) - C`."""
 
     base: Tensor  # (P, n, m), a lower value of T(C)
     low: Tensor  # (P,)
@@ -41,7 +41,7 @@ class Enclosure(NamedTuple):
 
 @dataclass(frozen=True)
 class Bellman:
-    """T for P pairs: engine, ground cost, discount, and which entries stand for pairs of states."""
+    """The operator T for P pairs: engine, ground cost, discount, and a mask of the pairs of real states."""
 
     engine: Engine
     ground: Tensor  # (P, n, m)
@@ -50,7 +50,7 @@ class Bellman:
 
     @cached_property
     def limits(self) -> tuple[Tensor, Tensor]:
-        """The least and the largest cost of each item, (P,): no distance leaves them."""
+        """The least and the largest cost of each item, (P,); every distance lies between them."""
         return cost_limits(self.ground, self.mask)
 
     @cached_property
@@ -60,7 +60,7 @@ class Bellman:
         return high - low
 
     def enclose(self, cost: Tensor, gap: Tensor, active: Tensor) -> Enclosure:
-        """Apply T to `cost`, with local values to within `gap`, and enclose the fixed point."""
+        """Apply T to `cost`, with bounds of the local values `gap` apart, and enclose the fixed point."""
         lower, upper = self.engine.sweep(cost, gap, active)
         delta = self.discount[:, None, None]
         base = delta * self.ground + (1 - delta) * lower
@@ -93,7 +93,7 @@ def cost_limits(ground: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def within(cost: Tensor, limits: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-    """Costs (P, n, m) to go, brought into the limits (P,) that the true ones do not leave, and zero at padding."""
+    """Costs to go (P, n, m), clipped to the limits (P,) of the true ones, and set to zero at padding."""
     low, high = (limit[:, None, None] for limit in limits)
     inside = cost.clamp(low, high)
     return inside if mask is None else inside * mask

@@ -37,7 +37,7 @@ class DistanceCall(Implicit):
 
     @property
     def solved(self) -> SolvedDistance:
-        """What was found, by this call or by the one that stood for it under vmap."""
+        """What this call found, or the call that replaced it under vmap."""
         if self.fold is not None:
             return self.fold.solved
         assert self._solved is not None, "asked before the call"
@@ -48,7 +48,7 @@ class DistanceCall(Implicit):
         inputs = Inputs(*(tensor.contiguous() for tensor in tensors))
         problem = Problem(inputs, self._pairing.filled(inputs.x, inputs.y))
         self._solved = adjoint.solve(problem, self._rtol, self._max_iter, init=self._init, polish=self._polish)
-        self._init = None  # which would keep its own start, and so on to the first
+        self._init = None  # a kept start would keep its own start in memory, and so on back to the first one
         return self._solved.outputs()
 
     def pullback(self, needed: tuple[bool, ...], *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -66,5 +66,5 @@ class DistanceCall(Implicit):
         return Tangents(self.solved, tangents, needed).curvature(*grads)
 
     def folded(self, size: int) -> "DistanceCall":
-        """The same chains `size` times; starts are not taken along."""
+        """The call for `size` copies of the same chains, without a start."""
         return DistanceCall(self._pairing.repeated(size), self._rtol, self._max_iter, None, polish=self._polish)

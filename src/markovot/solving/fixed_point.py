@@ -32,18 +32,18 @@ Step = Callable[[Bellman, Enclosure, Tensor, Tensor], Tensor]
 
 
 def newton_step(bellman: Bellman, enclosure: Enclosure, forcing: Tensor, active: Tensor) -> Tensor:
-    """The next C less T(C), (P, n, m), of policy iteration.
+    """What policy iteration adds to T(C) to get the next C, (P, n, m).
 
     Args:
-        bellman: the operator, whose plans are those of the sweep.
-        enclosure: that sweep.
+        bellman: the operator; its engine holds the plans of the last sweep.
+        enclosure: what that sweep gave.
         forcing: how far the linear systems are solved, (P,).
-        active: for which items.
+        active: which items take the step.
     """
     found = bellman.engine.solve(
         enclosure.residual, bellman.discount, forcing, active, transpose=False, max_iter=LINEAR_STEPS
     )
-    # A system that was not solved leaves a step of value iteration, which always contracts.
+    # Where the linear system was not solved, C becomes T(C), a step of value iteration, which always contracts.
     solved = found.residual < enclosure.residual.abs().flatten(1).amax(1)
     return torch.where(solved[:, None, None], found.x - enclosure.residual, 0.0)
 
@@ -73,8 +73,8 @@ def iterate(
         tolerance: wanted radius of the enclosure.
         max_iter: the most sweeps.
         start: first C (P, n, m). Default: the cost to go of the independent coupling, itself a policy, so above C*.
-        polish: go one step further than the tolerance asks, for gradients, which are as good as C.
-        step: how the next C is found from T(C). Tests put value iteration in the place of Newton's method.
+        polish: take one more step past the tolerance: gradients are only as accurate as C.
+        step: finds the next C from T(C). Tests replace Newton's method by value iteration.
 
     Returns:
         Where each item ended, and whether it met the tolerance; nothing is raised.
@@ -99,7 +99,7 @@ def _iterate(bellman: Bellman, stop: Stopping, start: Tensor | None, step: Step)
         if not stop.update(enclosure.radius):
             break
         residual = enclosure.residual.abs().flatten(1).amax(1)
-        # Of tensors: chosen between two numbers, the result would have torch's default dtype.
+        # `where` of two tensors: of two plain numbers, it would have torch's default dtype.
         final = torch.where(stop.met, POLISH * goal, FINAL_SHARE * goal)
         forcing = torch.maximum(final, FORCING * residual)
         move = enclosure.residual + step(bellman, enclosure, forcing, stop.active)

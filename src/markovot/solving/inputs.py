@@ -1,4 +1,4 @@
-"""From chains and costs as they are handed in to what solvers take: items in a row, in float64, in their own unit."""
+"""Turn chains and costs from the user into what solvers take: one list of items, in float64, each in its own unit."""
 
 from typing import NamedTuple
 
@@ -70,7 +70,7 @@ def prepared(
 
 
 def measured(ground: Tensor, epsilon: Tensor, mask: Tensor | None, *, bounded: bool = True) -> Measured:
-    """Costs (P, n, m) and epsilon in units of their own; inside a transform, which hides the numbers, as they are."""
+    """Costs (P, n, m) and epsilon in the unit of each item; unchanged inside a transform, which hides the numbers."""
     if is_wrapped(ground) or is_wrapped(epsilon):
         return Measured(ground, epsilon, Unit())
     return measure(ground, epsilon, cost_limits(ground.detach(), mask), bounded=bounded)
@@ -89,7 +89,7 @@ def _batch_shape(chains_and_cost: torch.Size, parameters: dict[str, torch.Size])
 
 
 def _pairing(x: MarkovChain, y: MarkovChain, batch: torch.Size) -> Pairing:
-    """Which chains the items of a batch take; numbers alone, also inside a transform."""
+    """Which chains each item of a batch pairs; plain numbers, also inside a transform."""
     with outside():
         pairs = _items(x.batch_shape, batch, x.device), _items(y.batch_shape, batch, x.device)
         entries = _entries(x), _entries(y)

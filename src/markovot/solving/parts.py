@@ -1,9 +1,9 @@
 """Batches cut into parts, so that each item is solved as it would be alone.
 
-What an item's mates could change is how it is solved: which engine serves, which of the two chains goes into the lanes,
-whether its loop runs in compiled code. So items that are small, and agree in these, are solved side by side, where each
-is by itself whatever the padding; every other item is solved alone, without its padding. On devices other than the CPU,
-where side by side is what makes it fast, and inside transforms, which hide the numbers, a batch stays whole.
+The other items of a batch could change how an item is solved: by which engine, which of its two chains goes into the
+lanes, whether the loop runs in compiled code. So small items that agree in all three are solved side by side, where
+neither the others nor the padding matter to an item; all other items are solved alone, without padding. A batch stays
+whole on devices other than the CPU, which are fast only side by side, and inside transforms, which hide the numbers.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,13 +27,13 @@ Cut = tuple[slice, ...]
 class Part(NamedTuple):
     """Some items of a batch, as a batch of their own."""
 
-    items: Tensor | None  # their places, int64; None: the whole batch
+    items: Tensor | None  # places of the items in the batch, int64; None: the whole batch
     shape: tuple[int, int]  # n and m
     pairing: Pairing
-    cuts: tuple[Cut, Cut]  # what of the parameters of the chains X and Y
+    cuts: tuple[Cut, Cut]  # which of the parameters of the chains X and Y belong to the part
 
     def take(self, given: Given) -> Given:
-        """Of the inputs of the batch, a named tuple of tensors, those of the part."""
+        """The inputs of the part, from those of the batch (a named tuple of tensors)."""
         if self.items is None:
             return given
         (n, m), items = self.shape, self.items
@@ -59,8 +59,8 @@ def divide(pairing: Pairing, inputs: Any) -> list[Part]:
     """Cut a batch into parts.
 
     Args:
-        pairing: of the batch.
-        inputs: of the batch, with fields `ground` and `epsilon`.
+        pairing: the pairing of the batch.
+        inputs: the inputs of the batch, with fields `ground` and `epsilon`.
     """
     whole = Part(None, inputs.ground.shape[-2:], pairing, ((), ()))
     rows = pairing.known
@@ -76,7 +76,7 @@ def divide(pairing: Pairing, inputs: Any) -> list[Part]:
 
 
 def _kinds(pairs: tuple[Tensor, Tensor], rows: tuple[Rows, Rows], exact: bool) -> Any:
-    """For each item: -1 to be solved alone; else 1 if its chains change sides, 0 if not."""
+    """For each item: -1 if it is to be solved alone; otherwise 1 if its two chains change sides, 0 if not."""
     x, y = (pair.numpy() for pair in pairs)
     entries, fullness, size, largest = (
         [values(side).numpy()[pair] for side, pair in zip(rows, (x, y), strict=True)]
@@ -139,7 +139,7 @@ def _padded(value: Tensor, sizes: tuple[int, ...]) -> Tensor:
 
 
 def located(parts: Sequence[Part], item: int) -> tuple[int, int]:
-    """Which part an item is in, and its place there."""
+    """The part that holds an item, and the place of the item in it."""
     for number, part in enumerate(parts):
         if part.items is None:
             return number, item
@@ -150,7 +150,7 @@ def located(parts: Sequence[Part], item: int) -> tuple[int, int]:
 
 
 def listed(parts: Sequence[Part], values: Callable[[int], Sequence[Any]]) -> list[Any]:
-    """What each item has, from what `values(k)` gives for the items of part k."""
+    """A list with one value for each item of the batch, where `values(k)` lists those of part k."""
     if parts[0].items is None:
         return list(values(0))
     pairs = [

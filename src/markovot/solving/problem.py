@@ -1,4 +1,4 @@
-"""The words of the solvers: what they take, a batch of pairs of chains as items in a row, and what they give."""
+"""The types that solvers take (a batch of pairs of chains, as one list of items) and return."""
 
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -30,7 +30,7 @@ class Entries(NamedTuple):
         return base.stored_rows(stored, self.pattern.sizes)
 
     def repeated(self, size: int) -> "Entries":
-        """Those of `size` copies of the chains, one after another."""
+        """The entries of `size` copies of the chains, one after another."""
         mask, pattern = self.mask.repeat(size, 1), self.pattern
         if pattern is None:
             return Entries(None, mask)
@@ -57,7 +57,7 @@ class Pairing(NamedTuple):
         return self.known
 
     def filled(self, x: Tensor, y: Tensor) -> "Pairing":
-        """The same with its rows, made of the chains' parameters where they are not known."""
+        """The same pairing with its rows; where these are not known, they are made from the chains' parameters."""
         if self.known is not None:
             return self
         return self._replace(known=(self.entries[0].rows(x), self.entries[1].rows(y)))
@@ -67,7 +67,7 @@ class Pairing(NamedTuple):
         return self.rows[0].alone(int(self.pairs[0][item])), self.rows[1].alone(int(self.pairs[1][item]))
 
     def repeated(self, size: int) -> "Pairing":
-        """That of `size` copies of the batch one after another, each with chains of its own."""
+        """The pairing of `size` copies of the batch, one after another; each copy has its own chains."""
         pairs = tuple(
             (len(entries.mask) * torch.arange(size, device=pair.device)[:, None] + pair).flatten()
             for pair, entries in zip(self.pairs, self.entries, strict=True)
@@ -78,9 +78,10 @@ class Pairing(NamedTuple):
 
 
 class Inputs(NamedTuple, Generic[T]):
-    """One thing for each tensor in which the distance of depth infinity is differentiable.
+    """One field for each tensor in which the distance of depth infinity is differentiable.
 
-    The tensors themselves are float64, one item of the batch after another; or whether they want a gradient, or that.
+    A field holds the tensor (float64, one item of the batch after another), or whether it wants a gradient, or that
+    gradient.
     """
 
     ground: T  # (P, n, m)
@@ -93,14 +94,14 @@ class Inputs(NamedTuple, Generic[T]):
 
 
 class Problem(NamedTuple, Generic[Given]):
-    """What to solve: numbers, and which chains meet."""
+    """What to solve: the inputs, and which chains meet."""
 
     inputs: Given
     pairing: Pairing
 
 
 class Solved(Protocol):
-    """What every solver of chains gives for the P items of a problem, and what their derivatives need."""
+    """What every solver of chains returns for the P items of a problem, with all that derivatives need."""
 
     problem: Problem[Any]
     wanted: Tensor  # (P,), the error that was to be reached
@@ -111,7 +112,7 @@ class Solved(Protocol):
 
     @property
     def error_bound(self) -> Tensor:
-        """Half their widths, (P,)."""
+        """Half the widths of the certified intervals, (P,)."""
 
     @property
     def status(self) -> list[Status]:
@@ -132,14 +133,14 @@ class Solved(Protocol):
         """All local plans of an item at a step."""
 
     def outputs(self) -> tuple[Tensor, ...]:
-        """What autograd is to see."""
+        """The tensors that autograd sees as the result."""
 
     def pullback(self, *needed_and_grads: Any) -> tuple[Tensor | None, ...]:
-        """Gradients in the inputs, of which only the needed ones are computed, from those in the outputs."""
+        """The gradients in the inputs, from those in the outputs; only the needed ones are computed."""
 
 
 class Walked(Solved, Protocol):
-    """What solvers of distances give, whose chains begin in their initial laws and stop some time."""
+    """What solvers of distances return: there, chains begin in their initial laws and stop at some time."""
 
     cost_to_go: Tensor  # (P, n, m), zero at padding
     outer: Coupled
@@ -150,7 +151,7 @@ class Walked(Solved, Protocol):
 
 
 class Outputs(NamedTuple):
-    """What a distance shows, for P items; the first two are differentiable."""
+    """The results of a distance for P items; the first two are differentiable."""
 
     value: Tensor  # (P,)
     cost_to_go: Tensor  # (P, n, m)

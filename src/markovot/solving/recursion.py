@@ -24,8 +24,8 @@ and at the end `grad D += v^(k)`, or what the implicit gradient of `adjoint` mak
 the initial coupling, v^(t) is the law of (X_t, Y_t) on T >= t, and grad D that of (X_T, Y_T).
 
 Plans are not kept: the pass from t = 0 to k solves the local problems again, at the same costs, in an engine of its
-own, so that it depends on nothing that was computed in between. Memory is that of the costs C^(1), ..., C^(k), or where
-these are too large, of every sqrt(k)-th, from which those between are found again.
+own, so that it depends on nothing that was computed in between. The costs C^(1), ..., C^(k) are kept in memory; where
+they are too large, only every sqrt(k)-th is kept, and the others are computed again from these.
 """
 
 import math
@@ -49,12 +49,12 @@ from markovot.transport.forcing import POLISH
 from markovot.transport.single import Coupled, solve_problems
 from markovot.transport.threads import own_threads
 
-# Of the wanted error, the share of the levels together with the tail; the initial coupling takes half of the rest, and
-# the other half is for engines that overshoot the gap.
+# The levels and the tail together may use the first share of the wanted error, the initial coupling the second. The
+# last tenth is for engines that overshoot the gap.
 LEVELS_SHARE, INITIAL_SHARE = 0.8, 0.1
 # What rounding adds to a level, relative to the largest cost there.
 ROUNDING = 2 * torch.finfo(torch.float64).eps
-# All costs are kept up to so many bytes; beyond, every sqrt(k)-th.
+# If all costs take more bytes than this, only every sqrt(k)-th is kept.
 KEPT_BYTES = 1 << 27
 
 Found = TypeVar("Found")
@@ -62,7 +62,7 @@ T = TypeVar("T")
 
 
 class WalkInputs(NamedTuple, Generic[T]):
-    """One thing for each tensor in which the distance is differentiable, as in `problem.Inputs`."""
+    """One field for each tensor in which the distance is differentiable, as in `problem.Inputs`."""
 
     ground: T  # (P, n, m), zero at padding
     x: T  # transitions (B, n, n), or stored values (nnz,)
@@ -81,7 +81,7 @@ _GROUND = WalkInputs(True, *(False,) * (len(WalkInputs._fields) - 1))
 
 
 class Levels(NamedTuple):
-    """The horizon, level by level."""
+    """The hazards of the horizon, level by level."""
 
     hazard: Tensor  # (k, P), one at levels that are not reached
     reached: Tensor  # bool (k, P): P(T >= t) > 0; the other items are not solved there
@@ -98,7 +98,7 @@ def levels_of(hazards: Tensor) -> Levels:
 
 @dataclass
 class Descent:
-    """Steps from C^(t+1) to C^(t), and in which order costs are kept and found again."""
+    """Steps from C^(t+1) to C^(t), and the rule by which costs are kept or computed again."""
 
     problem: Walk
     levels: Levels
@@ -132,7 +132,7 @@ class Descent:
             first = last + 1
 
     def between(self, engine: Engine, first: int, last: int) -> list[Tensor]:
-        """C^(last), a kept one, C^(last - 1), ..., C^(first)."""
+        """C^(last), C^(last - 1), ..., C^(first), where C^(last) is a kept one."""
         costs = [self.kept[last]]
         for t in range(last - 1, first - 1, -1):
             costs.append(self.step(engine, t, costs[-1])[0])
@@ -162,7 +162,7 @@ class SolvedWalk:
 
     @property
     def last_step(self) -> float:
-        """The number of the last step, after which the chains stand still; infinite with a tail."""
+        """The number of the last step that the chains take; infinite with a tail."""
         return math.inf if self.tail is not None else self.descent.depth - 1
 
     def outputs(self) -> tuple[Tensor, ...]:
@@ -190,7 +190,7 @@ class SolvedWalk:
     def pullback(
         self, needed: tuple[bool, ...], grad_value: Tensor | None, grad_cost_to_go: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        """Gradients in `Inputs`, in their order, of which only the needed ones are computed."""
+        """The gradients in the order of `WalkInputs`; only the needed ones are computed."""
         need, given = WalkInputs(*needed), self.problem.inputs
         seed = torch.zeros_like(given.epsilon) if grad_value is None else grad_value
         result: dict[str, Tensor | None] = dict.fromkeys(WalkInputs._fields)
@@ -213,7 +213,7 @@ class SolvedWalk:
         return None if mask is None else mask.any(dim=axis)
 
     def _pull(self, v: Tensor, need: Needed) -> dict[str, Tensor]:
-        """What the gradient v in C^(0) means for the other inputs."""
+        """The gradients in the other inputs, from the gradient v in C^(0)."""
         if not self.descent.depth:
             return self._pull_last(v, need, _zeros(self.problem.inputs, need))
         return _with_engine(self.problem, lambda engine: self._pull_levels(engine, v, need))
@@ -240,7 +240,7 @@ class SolvedWalk:
         return self._pull_last(v, need, total)
 
     def _pull_last(self, v: Tensor, need: Needed, total: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Add what the gradient v in C^(k) means, and project the gradients of transitions."""
+        """Add what the gradient v in C^(k) contributes, and project the gradients in transitions."""
         for name, entries in zip(("x", "y"), self.problem.pairing.entries, strict=True):
             if name in total:
                 total[name] = centre_rows(total[name], entries)
@@ -287,7 +287,7 @@ def solve(problem: Walk, rtol: float, max_iter: int, *, has_tail: bool, polish: 
         polish: solve the local problems further than the tolerance asks, for gradients.
 
     Returns:
-        The solved problem. Items that miss the tolerance are told by `status`; nothing is raised.
+        The solved problem. `status` tells which items missed the tolerance; nothing is raised.
     """
     given, mask = problem.inputs, problem.pairing.mask
     limits = cost_limits(given.ground, mask)
@@ -321,7 +321,7 @@ def _last(problem: Walk, tail: SolvedDistance | None) -> tuple[Tensor, Tensor]:
 def _solve_tail(problem: Walk, rtol: float, max_iter: int, polish: bool) -> SolvedDistance:
     """The fixed point below the last level."""
     given = problem.inputs
-    # its own initial laws play no part: one real state each
+    # The initial laws do not matter here, so each puts all its mass on one real state.
     first_x, first_y = (torch.zeros_like(law) for law in (given.initial_x, given.initial_y))
     first_x[:, 0] = first_y[:, 0] = 1.0
     inputs = Inputs(given.ground, given.x, given.y, first_x, first_y, given.tail, given.epsilon)
@@ -331,7 +331,7 @@ def _solve_tail(problem: Walk, rtol: float, max_iter: int, polish: bool) -> Solv
 def _descend(
     engine: Engine, descent: Descent, tail: SolvedDistance | None, cost: Tensor, error: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """C^(0) and its error (P,), from C^(k) and its own."""
+    """C^(0) and its error (P,), from C^(k) and the error of C^(k)."""
     descent.kept.clear()
     if tail is not None:
         engine.warm_start(tail.bellman.engine)
@@ -343,7 +343,7 @@ def _descend(
 
 
 def _statuses(bound: Tensor, wanted: Tensor, tail: SolvedDistance | None) -> list[Status]:
-    """How items ended: where only the error is too large, the tail may know why."""
+    """How each item ended; where only the error is too large, the status of the tail may be the reason."""
     found = Status.each(bound, wanted)
     if tail is None:
         return found

@@ -1,4 +1,4 @@
-"""When an iteration ends: one rule for every loop in Python. `compiled.policy` has its twin in compiled code."""
+"""When an iteration ends: one rule for every loop in Python. `compiled.policy` has the same rule in compiled code."""
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ class Stopping:
     Args:
         tolerance: wanted certified error, (P,).
         max_iter: the most sweeps.
-        polish: go one step further than the tolerance asks, for derivatives, which are as good as the solution.
+        polish: take one more step past the tolerance: derivatives are only as accurate as the solution.
         spare: leave that step out where the error is within this share of the tolerance; None: never.
     """
 
@@ -31,7 +31,7 @@ class Stopping:
         self._stale = torch.zeros_like(self.num_iter)
 
     def update(self, radius: Tensor) -> bool:
-        """Take note of a sweep of the active items and of all certified errors, (P,); whether some items go on."""
+        """Record a sweep of the active items, and all certified errors (P,). Returns whether some items go on."""
         self.num_iter = self.num_iter + self.active
         self._stale = torch.where(radius < PROGRESS * self._best, 0, self._stale + 1)
         self._best = torch.minimum(self._best, radius)
@@ -44,9 +44,9 @@ class Stopping:
         return bool(self.active.any())
 
     def excuse(self, items: Tensor) -> None:
-        """Forget for these items, bool (P,), that the error did not fall: they improve in another way."""
+        """For these items, bool (P,), count sweeps without progress from zero again: they improve in another way."""
         self._stale = torch.where(items, 0, self._stale)
 
     def status(self, radius: Tensor) -> list[Status]:
-        """How each item ended whose certified error is now `radius`, (P,)."""
+        """How each item ended, given its certified error `radius`, (P,)."""
         return Status.each(radius, self.tolerance, self.num_iter >= self.max_iter)

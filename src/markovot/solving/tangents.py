@@ -12,11 +12,12 @@ one more solve with K. Differentiating the gradient, whose parts are L, the plan
     (grad A)'  = sum_j ((1 - delta) L_ij)' f_ij + (1 - delta) L_ij f_ij'                    (grad B likewise)
     (grad delta)' = <L', D - OT> + <L, dD - OT'>,        (grad epsilon)' = <((1 - delta) L)', KL> + (1 - delta) <L, KL'>
 
-What is left are plans and potentials of single problems. With `E = exp((f + g - C) / eps)`, so that `pi = a E b`, the
-marginals are `E b = 1` and `E^T a = 1`, also at states without mass, where f and g are soft c-transforms. Hence
+It remains to differentiate plans and potentials of single problems. Let `E = exp((f + g - C) / eps)`, so that
+`pi = a E b`. The marginals are `E b = 1` and `E^T a = 1`, also at states without mass, where f and g are soft
+c-transforms. Hence
 
-    f' + (E b) g' = (a row of pi over its mass) . (dC + S deps) - eps E db,            S = log E
-    (E^T a) f' + g' = (a column likewise)       . (dC + S deps) - eps E^T da
+    f' + (E b) g' = (a row of pi over its mass)    . (dC + S deps) - eps E db,            S = log E
+    (E^T a) f' + g' = (a column of pi over its mass) . (dC + S deps) - eps E^T da
 
 whose matrix is singular, since potentials are defined up to a constant. Eliminating f' leaves `I - E^T a E b`, to which
 `1 b^T` is added: b is the stationary law of `E^T a E b`, so the sum is regular, and right hand sides that conserve mass
@@ -37,9 +38,9 @@ from markovot.solving.problem import Entries, Inputs
 from markovot.transport.rows import Rows
 from markovot.transport.single import solve_problems
 
-# Entries of the local problems that are worked on at a time, of which there are a dozen temporaries.
+# How many entries of local problems are worked on at a time; a dozen temporary tensors have this size.
 CHUNK_ENTRIES = 1 << 20
-# The wanted gap of local values, relative to the range of the cost to go: potentials to about ten digits or better.
+# The wanted gap of local values, relative to the range of the cost to go. It gives potentials ten digits or more.
 LOCAL_GAP = 1e-13
 LARGEST_EXPONENT = 700.0
 
@@ -49,7 +50,7 @@ class _Side(NamedTuple):
 
     state: Tensor  # (B, n, d)
     law: Tensor  # (B, n, d); empty rows are given one entry
-    place: Tensor  # (B, n, d), where in the flat parameter
+    place: Tensor  # (B, n, d), position of the entry in the flat parameter
     valid: Tensor  # bool (B, n, d)
 
     def gather(self, parameter: Tensor | None) -> Tensor | None:
@@ -58,7 +59,7 @@ class _Side(NamedTuple):
 
 
 def _side(parameter: Tensor, entries: Entries, rows: Rows, *, full: bool) -> _Side:
-    """`full`: zeros of a dense chain may vary too."""
+    """The rows of one side; with `full`, the zeros of a dense chain may vary too."""
     batch, n = entries.mask.shape
     if entries.pattern is None and full:
         shape = (batch, n, n)
@@ -83,13 +84,13 @@ def _side(parameter: Tensor, entries: Entries, rows: Rows, *, full: bool) -> _Si
 
 @dataclass
 class _Chunk:
-    """Rows i of items p, (c,) each, against all rows of Y."""
+    """Local problems of the rows i of items p, (c,) each, with all rows of Y."""
 
     p: Tensor
     i: Tensor
     a: Tensor  # (c, 1, dx)
     b: Tensor  # (c, m, dy)
-    where: tuple[Tensor, Tensor, Tensor]  # of the costs, (c, m, dx, dy) by broadcasting
+    where: tuple[Tensor, Tensor, Tensor]  # positions of the costs, (c, m, dx, dy) by broadcasting
     f: Tensor  # (c, m, dx)
     g: Tensor  # (c, m, dy)
 
@@ -108,8 +109,8 @@ class Tangents:
 
     Args:
         solved: the batch.
-        direction: tangents of `Inputs`, None for zero. They are centred, as gradients are.
-        needed: of which inputs `curvature` is to give the gradient's derivative.
+        direction: tangents of `Inputs`, None for zero. Tangents are centred, as gradients are.
+        needed: the inputs whose gradients `curvature` is to differentiate.
     """
 
     def __init__(
@@ -242,7 +243,7 @@ class Tangents:
         return found, pulled
 
     def _add(self, total: Tensor, side: int, chunk: _Chunk, values: Tensor) -> None:
-        """Add what belongs to the entries of the chunk's rows, (c, dx) of X or (c, m, dy) of Y, to a flat parameter."""
+        """Add values at the entries of the chunk's rows, (c, dx) of X or (c, m, dy) of Y, to a flat total."""
         own, rows = self._sides[side], self._rows(side, chunk)
         masked = torch.where(own.valid[rows], values, 0.0)
         total.view(-1).index_add_(0, own.place[rows].reshape(-1), masked.reshape(-1))
@@ -265,7 +266,7 @@ class Tangents:
 
     # --- local problems, some rows of X at a time
     def chunks(self) -> Iterator[_Chunk]:
-        """All local problems with their potentials, which are kept; what is as large as the plans is not."""
+        """All local problems with their potentials. Potentials are kept; tensors as large as the plans are not."""
         if self._chunks is None:
             self._chunks = [self._chunk(*part) for part in self._parts()]
         return iter(self._chunks)
@@ -278,7 +279,7 @@ class Tangents:
         return zip(item.split(step), row.split(step), strict=True)
 
     def _rows(self, side: int, chunk: _Chunk) -> tuple[Tensor, ...]:
-        """Which rows of a side's chains the chunk has: (c,) of X, all (c, m) of Y."""
+        """The index of the chunk's rows: (c,) rows of X, or all rows (c, m) of Y."""
         chain = self.solved.problem.pairing.pairs[side][chunk.p]
         return (chain, chunk.i) if side == 0 else (chain,)
 
@@ -339,11 +340,11 @@ def _vary(problem: tuple[Tensor, ...], moves: tuple[Tensor | None, ...]) -> _Var
     df, dg = _potentials(by_row, by_column, b if by_row.shape[-1] <= by_row.shape[-2] else a, row, column)
     score = (df.unsqueeze(-1) + dg.unsqueeze(-2) - lift) / epsilon
     change = change + plan * score
-    return _Variation(df, dg, change, (change * exponent).sum((-2, -1)))  # <pi, S'> is 0: no mass is made
+    return _Variation(df, dg, change, (change * exponent).sum((-2, -1)))  # <pi, S'> is 0, since mass is conserved
 
 
 def _potentials(by_row: Tensor, by_column: Tensor, law: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
-    """Solve `f + by_row g = row`, `by_column^T f + g = column` on the smaller side, whose law is given."""
+    """Solve `f + by_row g = row`, `by_column^T f + g = column` for the smaller side; `law` is the law of that side."""
     if by_row.shape[-1] > by_row.shape[-2]:
         return _potentials(by_column.mT, by_row.mT, law, column, row)[::-1]
     size = by_row.shape[-1]

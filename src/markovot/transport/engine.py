@@ -12,17 +12,17 @@ class Engine(Protocol):
     """All local transport problems of P pairs of chains that share, in each pair, one cost (P, n, m).
 
     `sweep` solves them and freezes their plans; the other methods use these. Before the first sweep the plans are the
-    independent couplings. An engine that has the whole loop in compiled code says so by `solves_whole`.
+    independent couplings. `solves_whole` says whether the engine has the whole loop in compiled code.
     """
 
     solves_whole: bool
     has_threads: bool
 
     def warm_start(self, other: "Engine") -> None:
-        """Take over what helps from an engine that solved problems of the same shape."""
+        """Start from the results of an engine that solved problems of the same shape."""
 
     def sweep(self, cost: Tensor, gap: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
-        """Lower and upper values of all local problems (P, n, m), `gap` (P,) apart, for the active items."""
+        """Lower and upper bounds of all local values (P, n, m), `gap` (P,) apart, for the active items."""
 
     def policy_iteration(
         self,
@@ -35,13 +35,13 @@ class Engine(Protocol):
         polish: bool,
         max_iter: int,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """The whole loop of `fixed_point.iterate`: where it ended, and C; only called where `solves_whole`."""
+        """Run the whole loop of `fixed_point.iterate`, if `solves_whole`. Returns where it ended, and C."""
 
     def apply(self, v: Tensor, active: Tensor) -> Tensor:
         """P v, (P, n, m), for the active items."""
 
     def apply_transpose(self, v: Tensor, active: Tensor) -> Tensor:
-        """P^T v, likewise."""
+        """P^T v, (P, n, m), for the active items."""
 
     def solve(
         self, rhs: Tensor, discount: Tensor, tolerance: Tensor, active: Tensor, *, transpose: bool, max_iter: int
@@ -55,7 +55,7 @@ class Engine(Protocol):
         """`sum_j weights_ij f_ij` for the rows of the chains X, at the pattern's entries (None: all)."""
 
     def gradient_y(self, weights: Tensor, pattern: Rows | None) -> Tensor:
-        """`sum_i weights_ij g_ij` for the rows of the chains Y, likewise."""
+        """`sum_i weights_ij g_ij` for the rows of the chains Y, at the pattern's entries (None: all)."""
 
     def couplings(self, item: int) -> tuple[Tensor, Tensor, Tensor]:
         """All plans of an item: rows i*m+j, columns k*m+l, and the masses there."""

@@ -25,15 +25,15 @@ def with_engine(
     cost_range: Callable[[], Tensor],
     call: Callable[[Engine], Found],
 ) -> Found:
-    """What `call(engine)` returns, with a new engine of the fastest kind in whose range the costs stay."""
+    """Return `call(engine)` for a new engine, of the fastest kind that is safe for the range of the costs."""
     return Serving(rows, pairs, epsilon, cost_range).run(call)
 
 
 class Serving:
-    """The engine that serves, and in its place the next kind of engine where a cost leaves its range.
+    """The engine in use; when a cost leaves its safe range, the next kind of engine replaces it.
 
     Args:
-        rows: of the chains X, and of the chains Y.
+        rows: the rows of the chains X, and those of the chains Y.
         pairs: which chains an item takes, int64 (P,) each.
         epsilon: (P,).
         cost_range: gives the ranges of the costs, (P,); a function, since only large dense chains need to know.

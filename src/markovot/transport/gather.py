@@ -15,7 +15,7 @@ TEMPORARIES = 8  # tensors of the size of the local costs that the solver holds 
 
 @dataclass
 class _Bucket:
-    """Problems whose supports are of like size, with their potentials.
+    """Problems whose supports have similar sizes, with their potentials.
 
     Degrees are sorted into classes (1, 2, 3-4, 5-8, ...), so that one state of high degree does not pad all
     the others.
@@ -110,7 +110,7 @@ class GatherEngine(TorchEngine):
         """Certified bounds of `OT_eps` for every problem of the active items, (P, n, m) each; 0 elsewhere.
 
         Args:
-            cost: float64 (P, n, m); for items that are not active anything may stand there.
+            cost: float64 (P, n, m); its entries for items that are not active are ignored.
             gap: (P,) wanted `upper - lower` of each problem.
             active: bool (P,).
         """
@@ -136,7 +136,7 @@ class GatherEngine(TorchEngine):
         return lower.view(self.shape), upper.view(self.shape)
 
     def apply(self, v: Tensor, active: Tensor) -> Tensor:
-        """`(P v)_ij = sum_kl pi_ij^kl v_kl` for the active items, by the plans of the last sweep; else 0."""
+        """`(P v)_ij = sum_kl pi_ij^kl v_kl` with the plans of the last sweep for the active items; 0 elsewhere."""
         out = self._zeros().reshape(-1)
         v = v.reshape(-1)
         for bucket in self.buckets:
@@ -238,7 +238,7 @@ def _size_class(rows: PaddedRows) -> Tensor:
 
 
 def _pattern(pattern: Rows | None, rows: Rows) -> tuple[Tensor, Tensor]:
-    """States wanted for each row, padded with state 0, and where they are not padding; (B, n, width) each."""
+    """The wanted states of each row, padded with state 0, and a mask of the real ones; (B, n, width) each."""
     if pattern is not None:
         padded = pad_rows(pattern)
         return padded.indices, padded.stored

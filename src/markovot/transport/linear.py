@@ -1,4 +1,4 @@
-"""Solve `K x = b` and `K^T x = b`, `K = I - (1 - delta) P`, knowing P only by its products.
+"""Solve `K x = b` and `K^T x = b` for `K = I - (1 - delta) P`, using P only in products with vectors.
 
 P is row-stochastic, so K is strictly diagonally dominant: invertible, with `|K^-1| <= 1/delta` in the maximum norm. A
 residual r therefore bounds the error of x: `|x - x*|_max <= |r|_max / delta` for K, and the same in the sum of moduli
@@ -31,7 +31,7 @@ def _dot(v: Tensor, w: Tensor) -> Tensor:
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:
-    """The quotient, and 0 where the recurrence has broken down (the caller then starts it anew)."""
+    """The quotient, or 0 where the recurrence has broken down (the caller then restarts it)."""
     return torch.where(below == 0, torch.zeros_like(below), above / torch.where(below == 0, 1.0, below))
 
 
@@ -45,7 +45,7 @@ def bicgstab(
     transpose: bool,
     max_iter: int,
 ) -> Linear:
-    """Stabilised biconjugate gradients for a batch of systems; an item that is done stands still.
+    """Stabilised biconjugate gradients for a batch of systems; a finished item no longer changes.
 
     Args:
         product: `product(v, active)` is P v (or P^T v), (P, n, m).
@@ -53,8 +53,8 @@ def bicgstab(
         discount: delta, (P,).
         tolerance: wanted norm of the residual, (P,): maximum norm, or for the transpose the sum of moduli.
         active: which items to solve; the others return zero.
-        transpose: whether `product` is the transpose's.
-        max_iter: iterations, of two products each.
+        transpose: whether `product` multiplies by P^T.
+        max_iter: the most iterations; each takes two products.
 
     Returns:
         Solutions, and the norms of their residuals, computed from the solution and not by recurrence.

@@ -109,8 +109,8 @@ def solve_transport(
         b: weights (Q, dy), as a.
         cost: (Q, dx, dy), finite everywhere.
         epsilon: (Q,), positive.
-        gap: (Q,) wanted `upper - lower`. What rounding does not allow (a marginal error below about 1e-13) is
-            not tried.
+        gap: (Q,) wanted `upper - lower`. A gap that rounding does not allow (a marginal error below about 1e-13)
+            is not tried for.
         init: warm potential g, (Q, dy), finite.
         change: max - min of the change in cost since `init` was optimal, (Q,), if that is known: annealing
             then starts there. Default: it is taken to be small.
@@ -198,9 +198,9 @@ class _Run:
     step: Tensor
     slope: Tensor  # derivative of the dual along the direction
     radius: Tensor  # trust radius on the largest change in a Newton step
-    forced: Tensor  # the trial is accepted whatever it brings
+    forced: Tensor  # the trial is accepted even if it is worse
     sinkhorn: Tensor  # the trial is a Sinkhorn step
-    rate: Tensor  # by what the last Sinkhorn step multiplied the marginal error (1: the last step was none)
+    rate: Tensor  # the factor by which the last Sinkhorn step changed the marginal error (1: the last step was another)
     rejected: Tensor  # trials rejected in a row
     level: Tensor  # eps of the annealing
     age: Tensor  # trials at this level
@@ -210,9 +210,9 @@ class _Run:
     num_iter: Tensor
     best: Tensor  # smallest marginal error at the wanted epsilon, and the trials since it was reached
     stale: Tensor
-    best_g: Tensor  # where the bounds were closest at the wanted epsilon, and how close
+    best_g: Tensor  # the point with the closest bounds at the wanted epsilon, and their distance
     best_width: Tensor
-    done: Tensor  # stands still until it is taken out
+    done: Tensor  # finished: it no longer changes, and is removed later
 
     def select(self, keep: Tensor) -> "_Run":
         return _Run(*(getattr(self, field.name)[keep] for field in fields(self)))
@@ -275,13 +275,13 @@ def _try(run: _Run) -> Tensor:
     mismatch = (error / (torch.maximum(run.b, columns) + negligible[:, None])).amax(dim=1)
     error = error.sum(dim=1)
 
-    # The dual carries rounding noise; where a step promises less than that, the marginal error is the judge.
+    # The dual carries rounding noise; where a step promises a smaller gain than that, the marginal error decides.
     noise = 16 * MACHINE_EPSILON * (run.spread + run.level)
     gain, promise = value - run.value, run.step * run.slope
     ascent = (gain >= 1e-4 * promise) & (promise > noise)
     accepted = ~run.done & (run.forced | ascent | ((gain >= -noise) & (error <= 0.5 * run.error)))
 
-    # The trust radius follows the lengths that did and did not work.
+    # The trust radius is set by the step lengths that did and did not work.
     length = run.step * run.direction.abs().amax(dim=1)
     longer = torch.minimum(4 * torch.maximum(length, run.level), run.spread + RADIUS * run.level)
     run.radius = torch.where(accepted & ~run.forced & (2 * length > run.radius), longer, run.radius)
@@ -301,12 +301,12 @@ def _try(run: _Run) -> Tensor:
 
 
 def _best_point(run: _Run) -> Tensor:
-    """The potentials with the closest bounds so far: steps that follow, for a smaller gap, may miss it by more."""
+    """The potentials with the closest bounds so far; later steps, which aim at a smaller gap, may be worse."""
     return torch.where(run.best_width.isfinite()[:, None], run.best_g, run.g)
 
 
 def _width(run: _Run) -> Tensor:
-    """Distance between the bounds that follow from the marginal error, whether for f or for g."""
+    """The distance between the bounds that the marginal error gives, whether f or g is taken as exact."""
     return 0.5 * run.error * (run.spread + torch.maximum(_osc(run.g, run.b > 0), run.spread))
 
 
@@ -326,7 +326,7 @@ def _is_done(run: _Run) -> Tensor:
 
 
 def _choose(run: _Run) -> Tensor:
-    """Prepare the next trial of each problem, all but Newton's direction; returns who wants that."""
+    """Prepare the next trial of each problem, except Newton's direction; returns which problems need that."""
     coarse = run.level > run.epsilon
     solved = coarse & (run.mismatch <= LEVEL_MISMATCH)
     failed = run.warm & (run.age >= WARM_STEPS) & ~run.done & ~solved
@@ -385,7 +385,7 @@ def _aim_newton(run: _Run, rows: Tensor, which: Tensor) -> None:
     hessian = torch.bmm(rows.mT, run.a.unsqueeze(2) * rows).neg_()
     diagonal = hessian.diagonal(dim1=1, dim2=2)
     diagonal.zero_()
-    # The diagonal as the sum of what stands off it, without the cancellation in c - diag(R^T a R). H is then
+    # The diagonal is the sum of the other entries, without the cancellation in c - diag(R^T a R). H is then
     # an M-matrix with H 1 = 0, so damping by kappa |b - c| confines the step to [-eps/kappa, eps/kappa]
     # (maximum principle) column by column: weakly tied columns are held back, the others keep their Newton
     # step, and near the solution the damping fades. The ridge relative to b hides directions in which
@@ -393,7 +393,7 @@ def _aim_newton(run: _Run, rows: Tensor, which: Tensor) -> None:
     degree = -hessian.sum(dim=2)
     damping = (run.level / run.radius)[:, None] * (run.b - run.columns).abs()
     diagonal.copy_(degree * (1 + RIDGE) + damping + RIDGE * run.b + (run.b == 0))
-    # Constants are in the kernel: hold the coordinate of the largest mass.
+    # Constants are in the kernel of H, so the coordinate with the largest mass is held fixed.
     pinned = torch.nn.functional.one_hot(run.b.argmax(dim=1), run.b.shape[1]).bool()
     hessian.masked_fill_(pinned.unsqueeze(1) | pinned.unsqueeze(2), 0.0)
     diagonal.masked_fill_(pinned, 1.0)
@@ -405,7 +405,7 @@ def _aim_newton(run: _Run, rows: Tensor, which: Tensor) -> None:
     usable = which & (info == 0) & (slope > 0) & slope.isfinite()
     run.slope = torch.where(usable, slope, run.slope)
     _aim(run, usable, direction)
-    # Where there is no usable direction, a Sinkhorn step.
+    # Where there is no usable direction, a Sinkhorn step is taken.
     useless = which & ~usable
     _aim(run, useless, run.level[:, None] * (run.log_b - run.columns.clamp_min(TINY).log()))
     run.sinkhorn, run.forced = run.sinkhorn | useless, run.forced | useless

@@ -21,7 +21,7 @@ class Rows:
     indptr: Tensor  # int64 (B, n+1)
     indices: Tensor  # int64 (nnz,)
     values: Tensor  # float64 (nnz,)
-    layouts: dict[Any, Any] = field(default_factory=dict, repr=False)  # what engines made of these rows, to use again
+    layouts: dict[Any, Any] = field(default_factory=dict, repr=False)  # engines keep their own layouts of the rows here
 
     @property
     def num_states(self) -> int:
@@ -46,7 +46,7 @@ class Rows:
     def owners(self) -> tuple[Tensor, Tensor]:
         """The chain and the row to which each stored entry belongs, two (nnz,) tensors."""
         degrees = self.degrees
-        # Counting row ends up to each entry; torch.repeat_interleave wakes all threads, whatever the size.
+        # We count the row ends up to each entry, since torch.repeat_interleave wakes all threads, whatever the size.
         ends = degrees.reshape(-1).cumsum(0)[:-1]
         count = self.indices.numel()
         flat = torch.bincount(ends, minlength=count + 1)[:count].cumsum(0)
@@ -71,7 +71,7 @@ class Rows:
 
 
 def array(tensor: Tensor) -> NDArray[Any]:
-    """The numbers of a tensor as every kernel takes them: contiguous, in the tensor's own memory where that is.
+    """The numbers of a tensor as kernels take them: contiguous, and without a copy where the tensor is contiguous.
 
     numba compiles a kernel anew for each layout of its arrays, and takes an axis of stride 0, as `expand` makes it, for
     one that holds numbers of its own.
@@ -80,5 +80,5 @@ def array(tensor: Tensor) -> NDArray[Any]:
 
 
 def flat(tensor: Tensor) -> NDArray[Any]:
-    """The same in a row."""
+    """The numbers of a tensor as `array` gives them, in one dimension."""
     return array(tensor).reshape(-1)

@@ -7,9 +7,9 @@ for all problems at once
 
     U = a / (V G^T),    c = V * (U G),    Sinkhorn: V = b / (U G),    P v = rowsum(U * (V (G * v)^T)),
 
-one product (nm x m)(m x n) each. Most problems need a handful of Sinkhorn steps. They drop out when they are
-done; once those that remain are slow, they take Newton steps, whose systems are solved by conjugate gradients
-with the same products; what is left then goes to `newton.solve_transport`, one by one.
+one product (nm x m)(m x n) each. Most problems need a handful of Sinkhorn steps, and drop out when they are
+done. Those that remain and are slow take Newton steps, whose systems are solved by conjugate gradients with
+the same products; the few that are left then go to `newton.solve_transport`, one by one.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from markovot.transport.shared_steps import TINY, State, accept, aim_newton, beg
 from markovot.transport.torch_common import TorchEngine, ranges
 from markovot.transport.units import ROUND_OFF
 
-# Of the exponents: exp(-600) = 1e-261, and sums of products of such weights are still normal numbers.
+# The largest exponent: exp(-600) = 1e-261, and sums of products of such weights are still normal numbers.
 SAFE_RANGE = 600.0
 MAX_STEPS = 300
 MAX_NEWTON = 20  # Newton steps of a block, after which the explicit solver takes over
@@ -108,7 +108,7 @@ class SharedKernelEngine(TorchEngine):
         """Certified bounds of `OT_eps` for every problem of the active items, (P, n, m) each; 0 elsewhere.
 
         Args:
-            cost: float64 (P, n, m); for items that are not active anything may stand there.
+            cost: float64 (P, n, m); its entries for items that are not active are ignored.
             gap: (P,) wanted `upper - lower` of each problem.
             active: bool (P,).
 
@@ -190,7 +190,7 @@ class SharedKernelEngine(TorchEngine):
     def _solve_explicitly(
         self, block: _Block, state: State, u: Tensor, v: Tensor, errors: Tensor, goal: Tensor
     ) -> None:
-        """Solve what is left problem by problem, with its own copy of the costs."""
+        """Solve the problems that are left one by one, each with its own copy of the costs."""
         item, place = (~state.done).nonzero(as_tuple=True)
         cost, gibbs, sigma, epsilon = (x[block.items] for x in (self.cost, self.gibbs, self.sigma, self.epsilon))
         for start, stop in ranges(len(item), self.chunk_bytes // (8 * EXPLICIT_TEMPORARIES * self.n * self.m)):

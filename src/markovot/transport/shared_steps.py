@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SLOW = 30.0  # Sinkhorn steps to go, beyond which Newton's step is cheaper (measured at n = m = 64)
+SLOW = 30.0  # with more Sinkhorn steps than this to go, Newton's step is cheaper (measured at n = m = 64)
 CONJUGATE_STEPS = 40
 FORCING = 0.2  # relative residual at which conjugate gradients stop
 DAMPING = 0.125  # confines Newton's step in g to 8 eps (see `newton._aim_newton`)
@@ -26,7 +26,7 @@ class State:
     v: Tensor  # (k, q, m), the next point
     error: Tensor  # (k, q), marginal error at the last accepted point
     rescue: Tensor  # (k, q, m), Sinkhorn's step from there, taken where Newton's fails
-    done: Tensor  # bool (k, q); v stands still
+    done: Tensor  # bool (k, q); v no longer changes
     newton: Tensor  # bool (k, q): v comes from a Newton step
     slow: Tensor  # bool (k, q): Sinkhorn's steps take too long
 
@@ -41,7 +41,7 @@ class State:
 
 @dataclass(frozen=True)
 class Point:
-    """What the kernel says of a point v: U, `U G`, `V G^T`, the column sums, and the marginal errors."""
+    """What the kernel gives at a point v: U, `U G`, `V G^T`, the column sums, and the marginal errors."""
 
     u: Tensor
     arriving: Tensor
@@ -65,7 +65,7 @@ def put(store: Tensor, index: Tensor, values: Tensor) -> None:
 
 
 def evaluate(state: State, gibbs: Tensor) -> Point:
-    """What the kernel says of the next point."""
+    """Evaluate the kernel at the next point."""
     through = state.v @ gibbs.mT
     u = state.a / through
     arriving = u @ gibbs

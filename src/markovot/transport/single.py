@@ -11,7 +11,7 @@ from markovot.transport import newton
 from markovot.transport.rows import array
 from markovot.transport.threads import own_threads, run
 
-# Up to this many states on the smaller side, the compiled kernel is the faster one; beyond, BLAS in the torch solver.
+# Up to this many states on the smaller side, the compiled kernel is faster; beyond, the torch solver with its BLAS.
 COMPILED_STATES = 96
 # Up to so many entries, operations are too short for torch's threads to gain more than their waiting costs.
 SERIAL_ENTRIES = 1 << 18
@@ -78,7 +78,7 @@ def solve_problems(
 def onto_marginals(plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Round plans (Q, n, m) so that their rows sum to a and their columns to b.
 
-    Rows and columns that have too much are scaled down; what then is missing is added as a product (Altschuler, Weed,
+    Rows and columns with too much mass are scaled down; the missing mass is added as a product (Altschuler, Weed,
     Rigollet: Near-linear time approximation algorithms for optimal transport via Sinkhorn iteration, 2017).
     """
     tiny = torch.finfo(plan.dtype).tiny
@@ -110,7 +110,7 @@ def _exact(a: Tensor, b: Tensor, cost: Tensor) -> Coupled:
 
 
 def _both_ways(swapped: Tensor, given: tuple[Tensor, ...], init: Tensor | None) -> Coupled:
-    """Solve problems whose sides have to change apart from those whose need not."""
+    """Solve the problems whose two sides are exchanged separately from the others."""
     halves = [swapped.nonzero()[:, 0], (~swapped).nonzero()[:, 0]]
     found = []
     for half in halves:
@@ -124,7 +124,7 @@ def _compiled(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor, gap: Tensor, 
     from markovot.transport.compiled import entropic_problems
     from markovot.transport.compiled.simd import LANES
 
-    # The Newton systems are those of the second side, which is to be the smaller one.
+    # The Newton systems have the size of the second side, so that is to be the smaller one.
     swapped = (a > 0).sum(1) < (b > 0).sum(1)
     if bool(swapped.any()) and not bool(swapped.all()):
         return _both_ways(swapped, (a, b, cost, epsilon, gap), init)
@@ -145,7 +145,7 @@ def _compiled(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor, gap: Tensor, 
     )
     f, g, plan = torch.empty_like(a), start, torch.empty_like(cost)
     if swap:
-        # from the potentials of the first side to those of the second: one half-step, which also makes the rows exact
+        # One half-step from the potentials of the first side to those of the second; it also makes the rows exact.
         g, other = torch.empty_like(b), torch.empty_like(sides[2])
         entropic_problems.finish(problems, wanted[0], found[0], array(g), array(other), np.empty(sides[0].shape[1]))
     missing = np.empty(a.shape[1])

@@ -33,9 +33,9 @@ _workers: ContextVar[int | None] = ContextVar("markovot_workers", default=None)
 def own_threads() -> Iterator[None]:
     """Keep torch's threads asleep, so that kernels have the cores.
 
-    torch spreads every operation on more than 32,768 numbers over threads that go on spinning for the next one; next to
-    kernels on threads of ours, on a machine that has other work too, that cost ten times what it gained. The setting is
-    that of the calling thread, and is put back.
+    torch spreads every operation on more than 32,768 numbers over threads, which then spin while they wait for the next
+    one. Beside kernels on our own threads, on a machine with other work too, this cost ten times what it gained. The
+    setting is that of the calling thread, and is restored at the end.
     """
     workers = _workers.get() or torch.get_num_threads()
     token = _workers.set(workers)

@@ -1,4 +1,4 @@
-"""What the two torch engines share: the pairs they serve, padded rows, and the ways out of a plan."""
+"""What the two torch engines share: the pairs they serve, padded rows, and how plans are returned."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ class TorchEngine:
     has_threads = False
 
     def warm_start(self, other: object) -> None:
-        """Nothing: here a first cost that is nearly right saves sweeps, and old potentials save little in each."""
+        """Do nothing: a good first cost saves sweeps, but old potentials save little in each sweep of these engines."""
 
     def __init__(self, rows_x: Rows, rows_y: Rows, pair_x: Tensor, pair_y: Tensor, epsilon: Tensor) -> None:
         self.rows_x, self.rows_y = rows_x, rows_y
@@ -72,7 +72,7 @@ class TorchEngine:
         real_x = torch.arange(self.n, device=self.device) < rows_x.sizes[pair_x].unsqueeze(1)
         real_y = torch.arange(self.m, device=self.device) < rows_y.sizes[pair_y].unsqueeze(1)
         self.real = real_x.unsqueeze(2) & real_y.unsqueeze(1)  # (P, n, m)
-        self.cost = torch.zeros(self.shape, dtype=torch.float64, device=self.device)  # of each item's last sweep
+        self.cost = torch.zeros(self.shape, dtype=torch.float64, device=self.device)  # from each item's last sweep
 
     def _adopt(self, cost: Tensor, active: Tensor) -> Tensor:
         """Keep the cost of the items that are swept now, without padding. Returns the range of the change."""
@@ -93,11 +93,11 @@ class TorchEngine:
         return self.rows_x.to_dense()[self.pair_x] @ v @ self.rows_y.to_dense()[self.pair_y].mT
 
     def apply(self, v: Tensor, active: Tensor) -> Tensor:
-        """`(P v)_ij = sum_kl pi_ij^kl v_kl` for the active items, by the plans of the last sweep; else 0."""
+        """`(P v)_ij = sum_kl pi_ij^kl v_kl` with the plans of the last sweep for the active items; 0 elsewhere."""
         raise NotImplementedError
 
     def apply_transpose(self, v: Tensor, active: Tensor) -> Tensor:
-        """`(P^T v)_kl = sum_ij pi_ij^kl v_ij` for the active items; else 0."""
+        """`(P^T v)_kl = sum_ij pi_ij^kl v_ij` for the active items; 0 elsewhere."""
         raise NotImplementedError
 
     def solve(

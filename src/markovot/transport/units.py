@@ -1,14 +1,14 @@
-"""What costs are measured in, and what a distance cannot leave.
+"""The units of costs, and the interval that contains every distance.
 
 A distance of costs `s D` with regularisation `s epsilon` is s times that of D with epsilon. Products of residuals would
-leave the range of floating point numbers where costs are of the order of 1e-200 or 1e200, so such costs are divided
-by a power of two, which rounds nothing, and what comes out is multiplied by it.
+leave the range of floating point numbers where costs are of the order of 1e-200 or 1e200. So such costs are divided
+by a power of two, which does not round them, and the results are multiplied by it.
 
 Where epsilon is far above the range R of the costs, plans are all but independent. The value at an epsilon above
 `LARGEST_EPSILON R` lies between the value at this one and the cost of the independent coupling, which are no more than
 `R / (8 LARGEST_EPSILON)` apart (Hoeffding's lemma). Logarithms are rounded by a share of epsilon, so a larger epsilon
-is replaced by this one. What engines allow for rounding, `ROUND_OFF` of the costs and twice as much of epsilon, covers
-both.
+is replaced by this one. Engines allow for rounding by `ROUND_OFF` of the costs and twice as much of epsilon, which
+covers both.
 
 A distance lies between the least and the largest ground cost, for every epsilon: KL is not negative, and zero for the
 independent coupling. Two copies of one chain can move together: then d is the least cost, where epsilon is 0 and each
@@ -29,22 +29,22 @@ ROUND_OFF = 8 * 2.0**-52
 
 
 class Unit(NamedTuple):
-    """What the numbers of each item are measured in."""
+    """The unit in which the numbers of each item are measured."""
 
     size: Tensor | None = None  # (P,), None: all are one
 
     def outside(self, values: Tensor) -> Tensor:
-        """Values of the items (P, *), as those who gave the costs measure them; differentiable."""
+        """Values of the items (P, *) in the unit of the costs as the user gave them; differentiable."""
         return values if self.size is None else values * self.size.view(-1, *(1,) * (values.dim() - 1))
 
     @property
     def is_one(self) -> bool:
-        """Whether inside and outside are the same."""
+        """Whether the solver uses the unit of the user's costs."""
         return self.size is None
 
 
 class Measured(NamedTuple):
-    """Costs and epsilon, in units of their own."""
+    """Costs and epsilon of each item in its own unit, and that unit."""
 
     ground: Tensor  # (P, n, m)
     epsilon: Tensor  # (P,)
@@ -72,13 +72,13 @@ def measure(ground: Tensor, epsilon: Tensor, limits: tuple[Tensor, Tensor], *, b
     ordinary = (spread >= 2.0**-SAFE_EXPONENT) & (spread <= 2.0**SAFE_EXPONENT) & (epsilon.detach() <= largest * spread)
     if bool(ordinary.all()):
         return Measured(ground, epsilon, Unit())
-    # A range that is no number is no more than twice the largest cost.
+    # Where the range overflows, twice the largest cost bounds it.
     base = torch.where((spread > 0) & spread.isfinite(), spread, torch.maximum(low.abs(), high.abs()))
     base = torch.where((base > 0) & base.isfinite(), base, 1.0)
     extreme = (base < 2.0**-SAFE_EXPONENT) | (base > 2.0**SAFE_EXPONENT)
     unit = torch.where(extreme, power_of_two(base), 1.0) if bool(extreme.any()) else None
     size = 1.0 if unit is None else unit
-    # Beside a constant cost epsilon plays no part, since the independent coupling is optimal.
+    # Where the cost is constant, epsilon does not matter, since the independent coupling is optimal.
     own = base / size
     most = torch.where(spread > 0, largest * own, own)
     scaled = ground if unit is None else ground / unit[:, None, None]
@@ -86,7 +86,7 @@ def measure(ground: Tensor, epsilon: Tensor, limits: tuple[Tensor, Tensor], *, b
 
 
 def confined(value: Tensor, bound: Tensor, limits: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """The interval `value +- bound` without what lies outside the limits: its middle, and half its width."""
+    """Cut the interval `value +- bound` to the limits. Returns its middle, and half its width."""
     low, high = limits
     below, above = value - bound, value + bound
     kept = (below >= low) & (above <= high)
