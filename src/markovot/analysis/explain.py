@@ -1,4 +1,4 @@
-r"""Which states, and which transitions, make a distance.
+r"""Which states, and which transitions, a distance comes from.
 
 **States.** Scale the cost D and epsilon by one factor t: every transport cost, C*, and the distance d scale with it.
 Differentiating `d(tD, t eps) = t d(D, eps)` at t = 1 (Euler's theorem on homogeneous functions) gives
@@ -36,12 +36,12 @@ from markovot.transport.units import Unit
 
 __all__ = ["Explanation", "StatePair", "TransitionEffect", "explain"]
 
-# Contributions that agree in so many parts of the largest one tie: what is left is rounding.
+# Contributions that differ by less than this share of the largest one tie: the difference is rounding.
 _DIGITS = 1e9
 
 
 class StatePair(NamedTuple):
-    """Two states that meet, and what this adds to the distance; in words as a string.
+    """Two states that meet, and how much they add to the distance; `str` gives it in words.
 
     Attributes:
         state_x: the state of x, counted from 0.
@@ -51,7 +51,7 @@ class StatePair(NamedTuple):
         mass: how much of the alignment the pair carries.
         cost: the ground cost between the two.
         contribution: `mass * cost`.
-        share: of the distance.
+        share: the share of the distance.
     """
 
     state_x: int
@@ -71,7 +71,7 @@ class StatePair(NamedTuple):
 
 
 class TransitionEffect(NamedTuple):
-    """A transition, and how the distance changes with its weight; in words as a string.
+    """A transition, and how the distance changes with its weight; `str` gives it in words.
 
     Attributes:
         chain: "x" or "y".
@@ -79,7 +79,7 @@ class TransitionEffect(NamedTuple):
         target: the state it enters.
         source_name: what the state it leaves is called.
         target_name: what the state it enters is called.
-        probability: of the transition.
+        probability: the probability of the transition.
         effect: the change of the distance for a relative growth of the transition's weight.
     """
 
@@ -101,10 +101,10 @@ class TransitionEffect(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
-    """What makes a distance: made by `explain`, drawn by `plot.explanation`.
+    """What a distance comes from: `explain` returns it, and `plot.explanation` draws it.
 
-    All tensors are float64, detached, on the chains' device; all but the transitions are in units of the cost, or of
-    mass.
+    All tensors are float64, detached, and on the chains' device. All are in units of the cost,
+    except `alignment`, which is mass.
 
     Attributes:
         value: the distance.
@@ -208,7 +208,7 @@ class Explanation:
 
 
 def explain(solution: ChainSolution, *, label_names: Sequence[str] | None = None) -> Explanation:
-    r"""Say which states, and which transitions, make the distance of two chains.
+    r"""Say which states, and which transitions, the distance of two chains comes from.
 
     $$d = \sum_{ij} \delta L_{ij} D_{ij} + \epsilon\, \partial d / \partial \epsilon, \qquad
       e_{kl} = A_{kl} \Big(\frac{\partial d}{\partial A_{kl}} - \sum_h A_{kh} \frac{\partial d}{\partial A_{kh}}\Big),$$
@@ -259,7 +259,7 @@ def explain(solution: ChainSolution, *, label_names: Sequence[str] | None = None
         alignment, by_x, by_y, by_law_x, by_law_y, _, by_epsilon = pulled
     names = None if label_names is None else tuple(validate.texts("label_names", label_names))
     for chain in (x, y):
-        full_names(chain, names)  # refuses labels without a name here, not when words are wanted
+        full_names(chain, names)  # refuses labels without a name now, and not only when words are wanted
     size = unit.outside(one)[0]
     return Explanation(
         value=size * solved.value[0],
@@ -322,7 +322,7 @@ def _rows(chain: MarkovChain) -> Tensor:
 
 
 def _largest(values: Tensor, k: int) -> list[tuple[int, int]]:
-    """The places of the k entries of largest size, largest first; of equals, to rounding, the first; zeros left out."""
+    """The places of the k entries of largest size, largest first. Ties (up to rounding) keep their order; no zeros."""
     k = validate.count("k", k, low=1)
     size = values.abs().flatten()
     largest = size.amax()

@@ -21,11 +21,11 @@ from markovot.pairwise import PairwiseSolution
 __all__ = ["GroupComparison", "compare_groups"]
 
 
-# The power of the distances that is summed: squares give PERMANOVA, distances as they are the energy statistic.
+# The power of the distances that is summed: squares give PERMANOVA, plain distances the energy statistic.
 POWERS = {"permanova": 2, "energy": 1}
-# Permutations are counted in batches of so many entries: members of groups, and as many products.
+# Permutations are counted in batches of so many entries: one index and one product for each member of a group.
 BATCH_ENTRIES = 1 << 20
-# A test that cannot give a p-value below this, whatever the data, deserves a word.
+# We warn of a test that cannot give a p-value below this, whatever the data.
 USUAL_LEVEL = 0.05
 
 
@@ -35,13 +35,13 @@ class GroupComparison:
 
     Attributes:
         p_value: the share of relabellings that separate the groups at least as well as the given labels; in (0, 1].
-        effect_size: the share of the total variation that lies between the groups, R^2, in [0, 1]; under chance alone
-            its mean is (groups - 1) / (members - 1).
-        pseudo_f: the variation between groups over that within, each by its degrees of freedom.
+        effect_size: the share of the total variation that lies between the groups, R^2, in [0, 1]; by chance alone its
+            mean is (groups - 1) / (members - 1).
+        pseudo_f: the variation between groups over that within groups, each divided by its degrees of freedom.
         statistic: "permanova" or "energy".
         permutations: how many relabellings were counted.
-        exact: whether these are all there are; otherwise they were drawn at random.
-        seed: of the random relabellings.
+        exact: whether these were all possible relabellings; otherwise they were drawn at random.
+        seed: the seed of the random relabellings.
         group_sizes: the number of members of each group, in order of first appearance.
     """
 
@@ -72,7 +72,7 @@ def compare_groups(
     permutations: int = 9999,
     seed: int = 0,
 ) -> GroupComparison:
-    """Test whether groups of chains differ more than chance would have it, from the distances between all of them.
+    """Test whether groups of chains differ more than by chance, from the distances between all chains.
 
     With N members in a groups, of n_g each, and p = 2 (permanova) or 1 (energy):
 
@@ -87,10 +87,10 @@ def compare_groups(
             distances of chains to themselves, above zero with entropy, do no harm; where (i, j) and (j, i) differ by
             certified errors, their mean counts; distances below zero, which debiasing can leave, count as zero.
         labels: the group of each member: anything hashable, at least two of each.
-        statistic: "permanova" is Anderson's, an analysis of variance for distances, sensitive to large ones. "energy",
-            distances unsquared, is that of Rizzo and Szekely: for many distances, the Euclidean one among them, large
-            groups that differ in any way are told apart, not only those with other centres.
-        permutations: how many random relabellings; where no more than that exist, all are counted, which is exact. With
+        statistic: "permanova" is Anderson's analysis of variance for distances, sensitive to large ones. "energy",
+            that of Rizzo and Szekely, does not square the distances: for many of them, such as the Euclidean one, it
+            tells large groups apart that differ in any way, not only in their centres.
+        permutations: how many random relabellings. If no more than that exist, all are counted, which is exact. With
             9999, a p-value of 0.05 is found to within 0.005 (two standard errors).
         seed: of the random relabellings, at least 0.
 
@@ -134,7 +134,7 @@ def compare_groups(
     partitions = math.factorial(len(powers)) // math.prod(math.factorial(size) for size in sizes)
     exact = partitions <= permutations
     _warn_if_hopeless(sizes, partitions, permutations)
-    # F falls as `within` rises, the total being the same for all relabellings, and is a difference, which costs digits.
+    # The total is the same for all relabellings, so F falls as `within` rises. F is a difference and would lose digits.
     within = partial(_within, powers=powers)
     found = permutation_test(
         list(members.values()),
@@ -183,7 +183,7 @@ def _powers(distances: Any, power: int) -> FloatArray:
 
 
 def _members(labels: Iterable[Any], wanted: int) -> dict[Any, NDArray[np.intp]]:
-    """The members of each group, in order of first appearance: so that names play no part in what is drawn."""
+    """The members of each group, in order of first appearance, so that random draws do not depend on the names."""
     given = validate.labels("labels", list(labels) if isinstance(labels, str) else labels, "a group for each member")
     if len(given) != wanted:
         raise ValueError(f"labels: there are {len(given)} of them for {wanted} members. Give one for each row.")
@@ -203,7 +203,7 @@ def _members(labels: Iterable[Any], wanted: int) -> dict[Any, NDArray[np.intp]]:
 
 
 def _warn_if_hopeless(sizes: list[int], partitions: int, permutations: int) -> None:
-    # Groups of one size can change names among themselves without any change of F.
+    # Groups of equal size can exchange their names without any change of F.
     same = math.prod(math.factorial(number) for number in Counter(sizes).values())
     smallest = same / partitions if partitions <= permutations else 1 / (permutations + 1)
     if smallest > USUAL_LEVEL:

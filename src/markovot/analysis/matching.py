@@ -1,7 +1,7 @@
-r"""One partner for each state: a soft alignment made hard, judged, and used to align better.
+r"""One partner for each state: turn a soft alignment into a matching, judge it, and use it to align better.
 
-The alignment M of two chains says how often their walkers meet in each pair of states. Divided by how often each of the
-two states is visited at all, it does not depend on that any more:
+The alignment M of two chains says how often their walkers meet in each pair of states. To make it independent of how
+often each state is visited, it is divided by these frequencies:
 
     S_ij = M_ij / sqrt(r_i c_j),    r = M 1,  c = M^T 1,    0 <= S_ij <= 1,
 
@@ -32,9 +32,9 @@ from markovot.chains import MarkovChain, single, sparse
 __all__ = ["Matching", "accuracy", "descriptors", "disagreement", "match"]
 
 
-# Longer walks tell no node from another.
+# Longer walks do not tell any nodes apart.
 MOST_STEPS = 10_000
-# What a pair without common mass counts in the product of scores: less than any mass that a solver can tell from zero.
+# The score of a pair without common mass in the product: less than any mass that a solver can tell from zero.
 _FLOOR = 1e-12
 
 
@@ -45,10 +45,10 @@ class Matching:
     Attributes:
         rows: the matched states of x, ascending, int64 (k,), with k = min(n, m).
         columns: their partners, states of y, int64 (k,).
-        scores: of each pair, float64 (k,) in [0, 1]: the geometric mean of the share of the time of the state of x that
-            goes to its partner, and of the share of its partner's time that goes to it. 1: the two have only each
-            other. 0: they never meet, and are matched because nothing better was left.
-        names: of each pair, what its states are called, where a chain has `state_names`; else None.
+        scores: the score of each pair, float64 (k,) in [0, 1]: the geometric mean of the share of the time of the state
+            of x that goes to its partner, and of the share of its partner's time that goes to it. 1: the two have only
+            each other. 0: they never meet, and are matched because nothing better was left.
+        names: for each pair, the names of its states, if a chain has `state_names`; else None.
     """
 
     rows: IntArray
@@ -66,7 +66,7 @@ class Matching:
 
 
 def match(solution: Any, item: int | None = None) -> Matching:
-    r"""The best one-to-one matching of the states of two chains, by their alignment.
+    r"""The best one-to-one matching of the states of two chains, from their alignment.
 
     $$\sigma = \arg\max_\sigma \prod_i S_{i \sigma(i)}, \qquad
       S_{ij} = M_{ij} \Big/ \sqrt{\textstyle\sum_l M_{il} \sum_k M_{kj}},$$
@@ -116,13 +116,13 @@ def match(solution: Any, item: int | None = None) -> Matching:
 
 
 def descriptors(*adjacencies: Any, steps: int = 4) -> list[Tensor]:
-    r"""What tells nodes without labels apart: how strongly they are tied, and how soon a walk is back.
+    r"""Features for nodes without labels: how strong their edges are, and how soon a walk returns.
 
     $$\big(\log(1 + \textstyle\sum_j w_{ij}),\ \log(1 + \sum_j w_{ji}),\ (P^2)_{ii},\ \ldots,\ (P^{steps})_{ii}\big),
       \qquad P_{ij} = w_{ij} / \textstyle\sum_k w_{ik},$$
 
-    each standardised over the nodes of all graphs together, so that all weigh the same. The second, the strength of
-    what comes in, is left out where all graphs are symmetric. A node with no way out stays where it is.
+    each standardised over the nodes of all graphs together, so that all weigh the same. The second, the weight of
+    the incoming edges, is left out where all graphs are symmetric. A node with no way out stays where it is.
 
     Args:
         adjacencies: the graphs that are to be compared, each as weights >= 0 (n, n) from row to column: a tensor, a
@@ -155,19 +155,19 @@ def descriptors(*adjacencies: Any, steps: int = 4) -> list[Tensor]:
     found = [_described(w, longest, directed) for w in weights]
     nodes = torch.cat(found)
     spread = nodes.std(0, correction=0)
-    spread = torch.where(spread > 1e-9, spread, 1.0)  # what is the same for all nodes, up to rounding, says nothing
+    spread = torch.where(spread > 1e-9, spread, 1.0)  # a descriptor that all nodes share, up to rounding, becomes zero
     return [(one - nodes.mean(0)) / spread for one in found]
 
 
 def disagreement(x: MarkovChain, y: MarkovChain, matching: Matching) -> Tensor:
-    r"""A cost between states by how differently they move, once partners are known: to align again, and better.
+    r"""A cost between states from how differently they move, given a matching; it serves to align again, and better.
 
     $$R_{ij} = \tfrac12 \sum_k |A_{ik} - B_{j \sigma(k)}| + \tfrac12 \big(A_i(\text{alone}) + B_j(\text{alone})\big),$$
 
     the total variation between row i of x and row j of y, sigma being the matching; the sum runs over the states k of x
-    that have a partner, and what the rows give to states without one has no counterpart. It is 0 where both states move
-    alike and 1 where they have no neighbour in common. The matching need not be good: neighbours that are matched
-    rightly agree in one place, the others scatter. In our measurements a third of the pairs right was enough.
+    that have a partner; probabilities of moving to states without one (alone) have no counterpart. The cost is 0 where
+    both states move alike and 1 where they have no neighbour in common. The matching need not be good: rightly matched
+    neighbours agree in one place, wrong ones scatter. In our measurements it was enough that a third was right.
 
     Args:
         x: a single chain of n states, transition A.
@@ -211,8 +211,8 @@ def accuracy(
     Args:
         matching: from `match`.
         truth: the true partner of each state of x, integers (n,): a state of y, or -1 for a state that has none.
-        classes: for each state of y, the class of those that nothing tells apart, (m,): a state counts as found if its
-            partner is of the class of the true one. For graphs, the orbits of the automorphism group. Default: every
+        classes: for each state of y, the class of states that nothing tells apart, (m,). A state counts as found if its
+            partner is in the class of the true one. For graphs, the orbits of the automorphism group. Default: every
             state is a class of its own.
 
     Returns:
@@ -255,7 +255,7 @@ def accuracy(
 
 
 def _class_numbers(classes: Any) -> IntArray:
-    """A number for each class, by which classes of any sortable kind are told apart."""
+    """Replace classes of any sortable type by numbers."""
     given = validate.array("classes", classes)
     try:
         return np.unique(given, return_inverse=True)[1].reshape(-1)

@@ -1,4 +1,4 @@
-"""Kernels of distances, in NumPy: which matrices are distances, similarities, the repair of indefinite ones."""
+"""Kernels of distances, in NumPy: checks of distance matrices, similarities, and the repair of indefinite kernels."""
 
 import warnings
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from markovot._arrays import FloatArray
 __all__ = ["Clipped", "clip", "gaussian", "laplacian", "median_distance"]
 
 
-# d(X, Y) and d(Y, X) that were solved apart differ by their certified errors, 1e-4 of the range of the cost each; a
-# matrix that is further from symmetric, relative to its largest entry, is no matrix of distances.
+# d(X, Y) and d(Y, X) that were solved separately differ by their certified errors, 1e-4 of the range of the cost each.
+# A matrix that is less symmetric than this, relative to its largest entry, is no matrix of distances.
 ASYMMETRY = 1e-3
-# Debiased distances may fall below zero by rounding and by their certified errors; more than this share of the scale
-# deserves a word.
+# Debiased distances may fall below zero by rounding and by their certified errors; we warn if it is more than this
+# share of the scale.
 NEGATIVE = 1e-2
 
 
@@ -40,7 +40,7 @@ def check_finite(name: str, distances: FloatArray) -> None:
 
 
 def check_square(name: str, distances: FloatArray) -> None:
-    """Refuse what is not a matrix of one set.
+    """Refuse a matrix that is not square, as the distances within one set are.
 
     Raises:
         ValueError: it is not square.
@@ -85,16 +85,16 @@ def warn_of_negatives(name: str, distances: FloatArray, scale: float) -> None:
 
 
 def nonnegative(distances: FloatArray, below: float | FloatArray = np.inf) -> FloatArray:
-    """Distances as dissimilarities, where what is below zero counts as zero.
+    """Distances with negative ones set to zero.
 
-    The one place where that is decided. A distance of zero may come out a little below it, by rounding or within its
-    certified error; a debiased one may truly lie below, since what is taken off are self-distances that it need not
-    exceed. Neither says that two things are nearer than equal, and SciPy and scikit-learn refuse such numbers.
+    This is the one place where that is decided. A distance of zero may come out slightly negative, by rounding or
+    within its certified error. A debiased distance may truly be negative, since the self-distances that are subtracted
+    can be larger. Neither means that two things are nearer than equal, and SciPy and scikit-learn refuse negatives.
 
     Args:
         distances: of any shape; NaN stays.
-        below: how far below zero an entry may lie to be set to zero; what is further below is left as it is. Default:
-            any.
+        below: entries that lie further below zero than this are left as they are. Default: all negative entries are set
+            to zero.
     """
     return np.where((distances < 0.0) & (distances >= -np.asarray(below)), 0.0, distances)
 
@@ -103,8 +103,8 @@ def dissimilarities(distances: Any) -> FloatArray:
     """All distances within one set as other libraries take them: symmetric, nonnegative, zero on the diagonal.
 
     SciPy's `squareform` and `linkage` and scikit-learn's `metric="precomputed"` refuse entropic distances, which do not
-    vanish on the diagonal, and debiased ones, which may lie below zero. What this changes says nothing of how different
-    things lie to each other.
+    vanish on the diagonal, and debiased ones, which may lie below zero. The entries that this function changes carry no
+    information on how different two members are.
 
     Args:
         distances: a `PairwiseSolution` of one set, or a matrix (n, n).
@@ -128,7 +128,7 @@ def dissimilarities(distances: Any) -> FloatArray:
 
 
 def symmetrised(distances: FloatArray) -> FloatArray:
-    """What `dissimilarities` makes of a square matrix that is known to be one of distances."""
+    """The result of `dissimilarities` for a square matrix of distances that was already checked."""
     apart = nonnegative((distances + distances.T) / 2)
     np.fill_diagonal(apart, 0.0)
     return apart
@@ -138,8 +138,8 @@ def median_distance(distances: FloatArray) -> float:
     """The median of the positive distances between different members of one set.
 
     Args:
-        distances: a square symmetric matrix; its diagonal, above zero with entropy, plays no part, and neither do
-            duplicates, at distance zero.
+        distances: a square symmetric matrix. Its diagonal (above zero with entropy) and duplicates (at distance zero)
+            are ignored.
 
     Raises:
         ValueError: there are none.
@@ -177,7 +177,7 @@ KINDS = {"laplacian": laplacian, "gaussian": gaussian}
 
 @dataclass(frozen=True, eq=False)
 class Clipped:
-    """What clipping does to the kernel of a training set.
+    """The result of clipping the kernel of a training set.
 
     Attributes:
         projection: the matrix P (n, n) with which rows of the kernel are multiplied, or None where there was nothing

@@ -1,4 +1,4 @@
-"""Learning with the distance: chains made of parameters, losses, a training loop, and what is fitted with them."""
+"""Learning with the distance: chains made of parameters, losses, a training loop, and functions that fit chains."""
 
 from markovot.learning.barycentres import Barycentre, barycentre
 from markovot.learning.coarsening import Coarsening, coarsen, several_steps

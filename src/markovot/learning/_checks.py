@@ -1,4 +1,4 @@
-"""What parametrised chains check when they are made, and the softmax of rows that are stored in compressed form."""
+"""Checks for parametrised chains, and the softmax of rows that are stored in compressed form."""
 
 from typing import Any, NoReturn
 
@@ -8,16 +8,16 @@ from torch import Tensor
 from markovot import validate
 from markovot.chains import labels, sparse
 
-# How far a matrix may be from reversible, relative to its largest flow, to be taken as such.
+# A matrix counts as reversible if its flows are symmetric up to this share of the largest one.
 REVERSIBLE_TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-8}
 
 
-# More states, restarts or snapshots than any machine has room for, so that nobody waits for what cannot end.
+# More states, restarts or snapshots than this fit into no machine, so they are refused at once.
 MANY = 1 << 24
 
 
 def positive(name: str, value: Any) -> int:
-    """Check a number of things that are to be made."""
+    """Check a count, such as the number of states, which must be at least 1."""
     return validate.count(name, value, low=1, high=MANY)
 
 
@@ -35,7 +35,7 @@ def generator(given: Any) -> torch.Generator | None:
 
 
 def raise_not_finite(name: str, values: Tensor) -> NoReturn:
-    """Name the first entry of a parameter from which no probabilities come."""
+    """Raise an error that names the first entry of a parameter that gives no probabilities."""
     values = values.detach()
     wrong = values.isnan() | (values == torch.inf)
     if bool(wrong.any()):
@@ -125,7 +125,7 @@ def reversible(flows: Tensor) -> None:
 
 
 def inside_support(transition: Tensor, inside: Tensor) -> None:
-    """Refuse probabilities beyond the support."""
+    """Refuse positive probabilities outside the support."""
     beyond = (transition > 0) & ~inside
     if bool(beyond.any()):
         index = validate.first(beyond)
@@ -160,7 +160,7 @@ def normal(shape: tuple[int, ...], generator: torch.Generator | None, dtype: tor
 def initial_features(
     n: int, features: Any, num_features: int | None, generator: torch.Generator | None, dtype: torch.dtype
 ) -> Tensor | None:
-    """Features to start at, a tensor of our own: floats in `dtype`, labels in int64."""
+    """The initial features, copied: floats in `dtype`, labels in int64."""
     if features is not None and num_features is not None:
         raise ValueError("num_features: features are given, which say how many they are. Leave one of the two out.")
     if num_features is not None:

@@ -19,7 +19,7 @@ from markovot.learning.losses import DiscountedWLLoss
 from markovot.learning.training import Training
 from markovot.solution import ChainSolution
 
-# Of Brugere, Wan and Wang.
+# The values of Brugere, Wan and Wang.
 TRAINING = Training(steps=300, lr=1e-2)
 
 
@@ -31,10 +31,10 @@ class Barycentre:
         chain: the barycentre, detached, with its features: vectors, or the likeliest label of each state.
         value: the weighted mean of its distances to the given chains, in units of the cost.
         error_bound: the certified error of `value`.
-        solution: the distances themselves, a batch (k,), with `alignment` and all else: of `chain` to each given one.
+        solution: the distances of `chain` to each given one, a batch (k,), with `alignment` and everything else.
         weights: the weights of the chains (k,), which sum to one.
         history: the training, one column for each restart.
-        restart_values: the smallest objective of each restart (restarts,); with labels, before they are made hard.
+        restart_values: the smallest objective of each restart (restarts,); for labels, that of their probabilities.
         label_probabilities: None, or how likely each label is in each state (n, l).
         labels: None, or the labels that the columns of `label_probabilities` stand for, (l,) or (l, p).
     """
@@ -71,10 +71,10 @@ def barycentre(
 
     $$\min_{A,\, F}\; \textstyle\sum_k w_k\, d(X, X_k), \qquad X = (\operatorname{softmax} A, F),$$
 
-    with d the discounted Weisfeiler-Lehman distance. Features that are vectors are free. Of labels (integers), the
-    probabilities are: a state with a random label costs what it costs in the mean, `sum_l q_il D(l, l_j)`, which is
-    linear in q, so that nothing is lost by single labels where each state's best one is unique; the result has the
-    likeliest.
+    with d the discounted Weisfeiler-Lehman distance. Vectors are optimised as they are. For labels (integers), the
+    probabilities q of the labels in each state are optimised. The cost of a random label is its mean cost,
+    `sum_l q_il D(l, l_j)`. This is linear in q, so nothing is lost by single labels where the best one of each state is
+    unique; the result has the likeliest label of each state.
 
     Args:
         chains: chains of any sizes, or what `as_chain` accepts, all with features: vectors (m, p), or labels (m,) or
@@ -85,9 +85,9 @@ def barycentre(
         epsilon: as in `discounted_wl`. Of the order of a hundredth of the range of the cost.
         weights: w >= 0, one for each chain, divided by their sum. Default: equal ones.
         restarts: how many starts are trained, side by side in one batch; the best is returned.
-        seed: of the starts. Start r depends on the seed and r alone.
+        seed: the seed of the starts. Start r depends only on the seed and r.
         rtol: wanted certified error, as in `discounted_wl`.
-        max_iter: the most sweeps of a solve, likewise.
+        max_iter: the most sweeps of a solve, as in `discounted_wl`.
         training: how to train. The defaults are those of Brugere, Wan and Wang: Adam, 300 steps, learning rate 0.01;
             delta and epsilon too are theirs. They stop short of the minimum: on rings and molecules, a learning rate of
             0.03 ended 2 to 12 % lower in as many steps.

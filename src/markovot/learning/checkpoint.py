@@ -1,4 +1,4 @@
-"""A training in a file, from which it goes on after an interruption."""
+"""A file with the state of a training, from which the training continues after an interruption."""
 
 import io
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ _REPAIR = "Give another path, or delete the file"
 
 
 class Checkpoint:
-    """A training in a file."""
+    """The file that holds the state of a training."""
 
     def __init__(self, path: Any, run: Any, stopper: Any) -> None:
         self._path, self._run, self._stopper = placed("checkpoint", path), run, stopper
@@ -23,7 +23,7 @@ class Checkpoint:
             self._load()
 
     def save(self) -> None:
-        """Write the file anew, and then put it in the place of the old one, so that no half of one is ever there."""
+        """Write a new file, and then replace the old one by it, so that there is never half a file."""
         run, stopper = self._run, self._stopper
         content = {
             "shapes": self._shapes(),
@@ -58,7 +58,7 @@ class Checkpoint:
 
     def _load(self) -> None:
         try:
-            # The digest first: PyTorch's own reader sees no damage to the numbers.
+            # The digest is checked first, since PyTorch's own reader does not notice damaged numbers.
             data = unseal(self._path.read_bytes(), _WHAT)
             content = torch.load(io.BytesIO(data), weights_only=True)
             same = content["shapes"] == self._shapes()

@@ -1,4 +1,4 @@
-"""Coarsening: a small chain that runs like a large one seen every few steps."""
+"""Coarsening: a small chain that moves like a large one that is observed every few steps."""
 
 import math
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ from markovot.learning.losses import DiscountedWLLoss
 from markovot.learning.training import Training
 from markovot.solution import ChainSolution
 
-# Chains of which at most this share of the entries is positive are kept sparse.
+# A chain is kept sparse if at most this share of its entries is positive.
 SPARSE_SHARE = 0.5
-# Powers of a matrix are taken by squaring; so many steps are forever to a chain that forgets at all.
+# Powers of a matrix are taken by squaring. After so many steps, a chain that forgets its start has forgotten it.
 MOST_STEPS = 1e15
-# Of Brugere, Wan and Wang, appendix.
+# The values of Brugere, Wan and Wang, appendix.
 TRAINING = Training(steps=3000, lr=5e-3)
 
 
@@ -38,9 +38,9 @@ class Coarsening:
         value: the distance of `chain` to `target`, in units of the cost.
         error_bound: the certified error of `value`.
         target: the large chain, run `steps_per_move` steps at a time.
-        solution: the distance of `chain` to `target`, with its `alignment` and all else.
+        solution: the distance of `chain` to `target`, with its `alignment` and everything else.
         history: the training, one column for each restart.
-        restart_values: the smallest objective of each restart (restarts,); with labels, before they are made hard.
+        restart_values: the smallest objective of each restart (restarts,); for labels, that of their probabilities.
         label_probabilities: None, or how likely each label is in each state of the small chain (k, l).
         labels: None, or the labels that the columns of `label_probabilities` stand for, (l,) or (l, p).
     """
@@ -81,10 +81,10 @@ def coarsen(
     $$\min_{A,\, F}\; d\big((\operatorname{softmax} A, F),\ P^{(s)}\big), \qquad
       P^{(s)} = (1 - s + \lfloor s \rfloor)\, P^{\lfloor s \rfloor} + (s - \lfloor s \rfloor)\, P^{\lceil s \rceil},$$
 
-    with s = n / k: where a small state stands for n / k large ones, a move of the small chain passes them all. For an s
-    that is not whole, the large chain makes the one or the other number of steps at random, s in the mean (see
-    `several_steps`). With s = 1 this fits a small chain to any other, such as `MarkovChain.from_trajectories` of what
-    was observed; labels then come out as `label_probabilities`, as in a hidden Markov model.
+    with s = n / k: a state of the small chain stands for about n / k states of the large one, so one of its moves takes
+    as many steps there. If s is not an integer, the large chain takes the next smaller or larger number of steps at
+    random, s in the mean (see `several_steps`). With s = 1 this fits a small chain to any other, such as one from
+    `MarkovChain.from_trajectories`; labels then come out as `label_probabilities`, as in a hidden Markov model.
 
     Args:
         chain: a single chain, or what `as_chain` accepts, with features: vectors (n, p), or labels in integers.
@@ -92,11 +92,11 @@ def coarsen(
         cost: an object of `markovot.costs`; for vectors one that has a gradient, such as `Euclidean()`.
         delta: as in `discounted_wl`.
         epsilon: as in `discounted_wl`.
-        steps_per_move: s >= 0. Default: n / k. 1 for a chain whose small states shall be groups that keep their pace.
+        steps_per_move: s >= 0. Default: n / k. With 1, the small chain moves from group to group as often as the large.
         restarts: how many starts are trained, side by side in one batch; the best is returned.
-        seed: of the starts. Start r depends on the seed and r alone.
+        seed: the seed of the starts. Start r depends only on the seed and r.
         rtol: wanted certified error, as in `discounted_wl`.
-        max_iter: the most sweeps of a solve, likewise.
+        max_iter: the most sweeps of a solve, as in `discounted_wl`.
         training: how to train. The defaults are those of Brugere, Wan and Wang: Adam, 3,000 steps, learning rate 0.005;
             delta and epsilon too are theirs.
 
@@ -166,7 +166,7 @@ def coarsen(
 
 
 def several_steps(chain: MarkovChain, steps: float) -> MarkovChain:
-    r"""The chain that makes several steps of another at a time: `P^s`, at random the two whole numbers about s.
+    r"""The chain that takes s steps of another at a time, `P^s`; between integers, one of the two nearest at random.
 
     $$P^{(s)} = (1 - s + \lfloor s \rfloor)\, P^{\lfloor s \rfloor} + (s - \lfloor s \rfloor)\, P^{\lceil s \rceil}.$$
 
@@ -200,7 +200,7 @@ def several_steps(chain: MarkovChain, steps: float) -> MarkovChain:
     power = torch.linalg.matrix_power(dense, whole)
     if rest > 0:
         power = (1 - rest) * power + rest * (power @ dense)
-    power = (power / power.sum(1, keepdim=True)).to(chain.dtype)  # rounding, of large powers
+    power = (power / power.sum(1, keepdim=True)).to(chain.dtype)  # large powers collect rounding
     initial = chain.initial.detach() if chain.initial_law == "stationary" else chain.detach()._initial
     rows: Any = power
     if int(power.count_nonzero()) <= SPARSE_SHARE * power.numel() and power.device.type == "cpu":
@@ -213,7 +213,7 @@ def several_steps(chain: MarkovChain, steps: float) -> MarkovChain:
 def assignment_of(solution: ChainSolution) -> Tensor:
     """How much of each state of y each state of x stands for, (m, n): the alignment, its columns made to sum to one.
 
-    Where y never is, the state of x that is nearest, in the cost to go, stands for it.
+    For a state that y never visits, the state of x with the least cost to go stands for it.
     """
     mass = solution.alignment.detach().clamp(min=0)
     total = mass.sum(0)

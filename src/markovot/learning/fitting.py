@@ -23,7 +23,7 @@ from markovot.learning.starts import SideBySide, Targets
 from markovot.learning.training import Training
 from markovot.solution import ChainSolution
 
-# A flow starts at the chain's own probabilities, mixed with so much of uniform ones: a softmax hardly moves near 0.
+# A flow starts at the chain's own probabilities, mixed with this share of uniform ones: a softmax hardly moves near 0.
 FLOW_SMOOTHING = 0.02
 FIT_TRAINING = Training(steps=500, lr=2e-2)
 FLOW_TRAINING = Training(steps=300, lr=2e-2)
@@ -36,11 +36,11 @@ class DistanceFit:
     Attributes:
         chain: the chain, detached, with its features: vectors, or the likeliest label of each state.
         distances: its distances to the given chains (k,), in units of the cost.
-        targets: what they were to be (k,).
+        targets: the wanted distances (k,).
         error: the root mean square of `distances - targets`, in units of the cost.
         solution: the distances as they were solved, a batch (k,).
         history: the training, one column for each restart; its values are mean squares.
-        restart_values: the smallest objective of each restart (restarts,); with labels, before they are made hard.
+        restart_values: the smallest objective of each restart (restarts,); for labels, that of their probabilities.
     """
 
     chain: MarkovChain
@@ -83,7 +83,7 @@ def fit_distances(
         delta: as in `discounted_wl`.
         epsilon: as in `discounted_wl`.
         restarts: how many starts are trained, side by side in one batch; the best is returned.
-        seed: of the starts. Start r depends on the seed and r alone.
+        seed: the seed of the starts. Start r depends only on the seed and r.
         rtol: wanted certified error, as in `discounted_wl`.
         max_iter: the most sweeps of a solve, likewise.
         training: how to train.
@@ -134,7 +134,7 @@ def fit_distances(
 
 
 class _Misfit:
-    """The mean square of what the distances are off by, for each of the chains side by side."""
+    """The mean square error of the distances, for each of the chains that are trained side by side."""
 
     def __init__(self, loss: DiscountedWLLoss, stack: Targets, wanted: Tensor) -> None:
         self._loss, self._stack, self._wanted = loss, stack, wanted
@@ -160,7 +160,7 @@ class Flow:
 
     Attributes:
         chains: the chain at each snapshot, detached, first to last.
-        steps: after how many steps each was taken, int64 (snapshots,).
+        steps: the number of steps before each snapshot, int64 (snapshots,).
         values: the distance of each to the goal (snapshots,), in units of the cost.
         history: the training.
     """
@@ -191,8 +191,8 @@ def gradient_flow(
 
     $$\theta_{t+1} = \theta_t - \text{step along}\ \nabla_\theta\, d(X_\theta, Y),$$
 
-    from the parameters theta of x: the logits of its rows, mixed with 2 % of uniform ones so that every step can come
-    up, its features (or logits of its labels), and the logits of its initial law if that is a given one.
+    from the parameters theta of x: the logits of its rows (mixed with 2 % of uniform probabilities, so that every
+    transition can grow), its features (or logits of its labels), and the logits of its initial law if it was given.
 
     Args:
         x: the chain to start from, or what `as_chain` accepts, with features: vectors (n, p), or labels in integers.
@@ -277,7 +277,7 @@ class _Film:
 
 
 def _module_at(chain: MarkovChain, targets: Targets, *, initial: str) -> SideBySide:
-    """The module whose one chain is the given one, which is the first target."""
+    """A module with a single chain, the given one, which is also the first of the targets."""
     n = chain.num_states
     rows = (1 - FLOW_SMOOTHING) * chain.to_dense().transition + FLOW_SMOOTHING / n
     features = targets.chains[0].features

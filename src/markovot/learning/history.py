@@ -17,9 +17,9 @@ class History:
 
     Attributes:
         value: the objective before the step, in its own units, (steps,) or (steps, problems).
-        error_bound: the certified error of the distances behind it, the largest of them, in units of the cost; NaN
-            where the objective hands over no solution.
-        num_iter: the iterations that their solver took, the most of them; 0 where there is no solution.
+        error_bound: the largest certified error of the distances in the objective, in units of the cost; NaN where the
+            objective returns no solution.
+        num_iter: the largest number of iterations that a solve took; 0 where there is no solution.
         seconds: how long the step took, (steps,).
 
     Example:

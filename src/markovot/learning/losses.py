@@ -28,16 +28,16 @@ class DiscountedWLLoss(nn.Module):
 
     Args:
         cost: the ground cost D: an object of `markovot.costs`, which compares the chains' features, or a tensor
-            (*batch, n, m); a parameter is learned.
+            (*batch, n, m), which is learned if it is a parameter.
         delta: in (0, 1]; a number, a tensor (*batch), or a parameter.
-        epsilon: >= 0, in units of the cost; likewise.
+        epsilon: >= 0, in units of the cost; given in the same ways as delta.
         rtol: wanted certified error of each distance, relative to the range of its cost.
         max_iter: the most sweeps of a solve.
         reduction: "mean" (default), "sum", or "none" for the (weighted) distances of all items.
         weights: w >= 0, which broadcasts to the batch. Default: ones.
-        warm_start: whether to start from the solution of the step before, in training mode. It changes values and
-            gradients by no more than the tolerance, and serves where the same items come again, slightly changed. Turn
-            it off where each batch holds other items than the one before.
+        warm_start: whether, in training mode, to start from the solution of the step before. It changes values and
+            gradients by no more than the tolerance, and helps if every step has the same items, slightly changed. Turn
+            it off if every batch has other items.
 
     Raises:
         TypeError: what is not a cost, or not a number.
@@ -101,7 +101,7 @@ class DiscountedWLLoss(nn.Module):
         self.reset()
 
     def _hold(self, name: str, value: Any) -> None:
-        """Keep a setting of our own; a tensor moves with the module, and a parameter is learned."""
+        """Store a setting in the module: a tensor moves with it, and a parameter is learned."""
         if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
             self.register_buffer(name, own(value), persistent=False)
         else:
@@ -199,12 +199,12 @@ def _check_finite(name: str, chain: MarkovChain) -> None:
     validate.floating(name, chain.parameter)
     parts = {"transition": chain.parameter, "initial law": chain._initial, "features": chain.features}
     for part, values in parts.items():
-        # One number tells; only if that is wrong, the culprit is looked for.
+        # The sum shows whether an entry is not finite; only then is that entry looked for.
         if isinstance(values, Tensor) and values.is_floating_point() and not bool(values.detach().sum().isfinite()):
             validate.finite(f"{name}, {part}", values.detach())
 
 
 def _shape_of(chain: MarkovChain) -> tuple[Any, ...]:
-    """What must not change for an old solution to be of use."""
+    """The sizes and types that must stay the same for an old solution to be used."""
     sizes = tuple(chain.sizes.flatten().tolist()) if chain.is_padded else ()
     return (chain.batch_shape, chain.num_states, sizes, chain.dtype, chain.device)

@@ -1,4 +1,4 @@
-"""Chains whose probabilities are parameters: any values of the parameters are a valid chain."""
+"""Chains made from parameters: any values of the parameters give a valid chain."""
 
 from typing import Any, Self
 
@@ -25,8 +25,8 @@ class TransitionMatrix(nn.Module):
 
     Args:
         n_states: the number of states n.
-        support: None for a dense matrix; or the steps that are possible, (n, n), the entries that are not zero of a
-            mask: a tensor or array, dense or sparse, or a SciPy sparse matrix. Each row needs one.
+        support: None for a dense matrix; or a mask (n, n) whose nonzero entries are the possible steps: a tensor or
+            array, dense or sparse, or a SciPy sparse matrix. Each row needs a nonzero entry.
         reversible: whether the chain is to be reversible; its support must be symmetric.
         laziness: l in [0, 1), the least probability of staying.
         generator: where random numbers come from. Default: torch's global generator. The logits are normal with
@@ -52,8 +52,8 @@ class TransitionMatrix(nn.Module):
         [[0.25, 0.75, 0.0], [0.0, 0.25, 0.75], [0.75, 0.0, 0.25]]
     """
 
-    # Which logit each entry has, if reversible; of sparse ones, the row of each entry of the support, its place among
-    # the stored entries (with the diagonal, if lazy), and row pointers and columns of these.
+    # If reversible: which logit each entry has. If sparse: the row of each entry of the support, its place among the
+    # stored entries (with the diagonal, if lazy), and the row pointers and columns of the stored entries.
     edge: Tensor | None
     owner: Tensor | None
     slot: Tensor | None
@@ -212,7 +212,7 @@ class TransitionMatrix(nn.Module):
         stored = keys
         if self.laziness > 0:
             stored = torch.unique(torch.cat([keys, torch.arange(n, device=keys.device) * (n + 1)]))
-        # Saved with the logits: those of another support mean something else.
+        # Saved with the logits, whose meaning depends on the support.
         self.register_buffer("owner", owner)
         self.register_buffer("slot", torch.searchsorted(stored, keys) if self.laziness > 0 else None)
         self.register_buffer("indptr", compressed.pointers(stored // n, (n,)))
@@ -273,14 +273,14 @@ class LabelledChain(nn.Module):
 
     Args:
         n_states: the number of states n.
-        features: (n, p) vectors or (n,) numbers to start at; or labels, integers or strings, which cannot be learned.
+        features: initial (n, p) vectors or (n,) numbers; or labels (integers or strings), which cannot be learned.
         num_features: p, to start with standard normal features instead.
         transition: a `TransitionMatrix` with n states. Default: a dense one.
         initial: "uniform" (default), "stationary" (with its gradient), a tensor (n,), or "learned": the softmax of a
             parameter `initial_logits`, which starts at the uniform law.
         learn_features: whether the features are a parameter.
         generator: where random numbers come from. Default: torch's global generator.
-        dtype: of the parameters, float32 or float64.
+        dtype: the dtype of the parameters, float32 or float64.
 
     Attributes:
         transition: the `TransitionMatrix`.

@@ -20,15 +20,15 @@ from markovot.learning.losses import DiscountedWLLoss
 from markovot.learning.training import Training
 from markovot.transport.threads import own_threads
 
-# States are clustered by their features, and by the mean features so many steps on.
+# States are clustered by their features, and by the mean features after so many steps.
 LOOK_AHEAD = 2
 LLOYD_STEPS = 25
 # The share of uniform probabilities in the rows at which a training starts. A softmax hardly moves where it is near 0;
 # but with 300 steps of 0.01 no logit moves by more than 3, and rows that start near uniform would end blurred.
 SMOOTHING = 0.1
-# Random parts of a start, in units of the spread of the features, and of logits: no two states are quite alike.
+# The noise in a start, in units of the spread of the features, and of logits. It makes all states differ.
 JITTER, LOGIT_NOISE = 0.02, 0.1
-# How far the logits of labels start apart.
+# How far apart the logits of labels are at the start.
 LABEL_LOGIT = 2.0
 
 
@@ -36,7 +36,7 @@ LABEL_LOGIT = 2.0
 class ExpectedCost(Cost):
     """The cost between a state whose label is random and one whose features are the costs to its own label.
 
-    Linear in the label's probabilities, so that a minimum can always be taken where each state has one label.
+    It is linear in the probabilities of the label, so there is always a minimum at which each state has one label.
     """
 
     def __call__(self, fx: Tensor, fy: Tensor) -> Tensor:
@@ -45,12 +45,12 @@ class ExpectedCost(Cost):
 
 
 class Targets(NamedTuple):
-    """The chains to be near to, as a training takes them.
+    """The target chains of a training.
 
     Attributes:
         chains: the stack, (k,); for labels its features are the costs to each label, (k, m, l).
         cost: the cost between learned features and these.
-        labels: None, or the labels that occur, (l,) or (l, p).
+        labels: None, or all labels of the targets, (l,) or (l, p).
         initial: the initial law of learned chains: "stationary" or "uniform" if all chains have that, else "learned".
     """
 
@@ -61,7 +61,7 @@ class Targets(NamedTuple):
 
 
 def targets_of(chains: Sequence[MarkovChain], cost: Cost) -> Targets:
-    """Check the chains, and give labels their costs for features."""
+    """Check the chains; where features are labels, replace them by the costs to each label."""
     for number, chain in enumerate(chains):
         if isinstance(chain, MarkovChain) and chain.features is None:
             raise ValueError(
@@ -97,7 +97,7 @@ def _with_features(chain: MarkovChain, features: Tensor) -> MarkovChain:
         initial=chain._initial,
         features=features,
         state_names=chain.state_names,
-        # Chains of one size need no masks, which would take a tenth of a small step's time.
+        # Chains of equal size need no masks, which would take a tenth of the time of a small step.
         sizes=chain.sizes if bool((chain.sizes < chain.num_states).any()) else None,
     )
 
@@ -127,12 +127,12 @@ class SideBySide(nn.Module):
         return MarkovChain(softmax(self.logits).unsqueeze(1), initial=initial, features=shown.unsqueeze(1))
 
     def label_probabilities(self, item: int) -> Tensor | None:
-        """How likely each label is in each state of one of them (n, l), detached; None for vectors."""
+        """How likely each label is in each state of chain `item` (n, l), detached; None for vectors."""
         return softmax(self.features[item].detach()) if self.labelled else None
 
     @torch.no_grad()
     def chain(self, item: int, labels: Tensor | None) -> MarkovChain:
-        """One of them, detached, with the likeliest label of each state if it has labels."""
+        """The chain `item`, detached, with the likeliest label of each state if it has labels."""
         features = self.features[item].clone() if labels is None else labels[self.features[item].argmax(-1)]
         initial = self.initial if self.law is None else softmax(self.law[item])
         return MarkovChain(softmax(self.logits[item]), initial=initial, features=features)
@@ -156,15 +156,15 @@ class ToTargets:
 def fit(module: SideBySide, objective: Callable[[Any], Any], training: Training) -> History:
     """Train a small module.
 
-    Its tensors are so small that torch's threads, which spin while they wait for the next operation, cost more than
-    they gain: on a busy machine, ten times the whole step. Kernels keep theirs.
+    torch's threads spin while they wait for the next operation. Tensors are so small here that this costs more than it
+    gains: on a busy machine, ten times the whole step. So torch uses one thread; kernels keep their threads.
     """
     with own_threads():
         return training.run(module, objective)
 
 
 def check_setting(n_states: Any, restarts: Any, seed: Any, training: Any) -> tuple[int, int, int]:
-    """Refuse what is no setting of a fit; the three counts."""
+    """Check the settings of a fit, and return the three counts."""
     check_training(training)
     return positive("n_states", n_states), positive("restarts", restarts), validate.count("seed", seed)
 
@@ -176,9 +176,9 @@ def check_training(training: Any) -> None:
 
 
 def start(targets: Targets, weights: Tensor, n_states: int, *, restarts: int, seed: int) -> SideBySide:
-    """Chains to begin with: the targets' states, of all of them, are clustered, and their steps counted by cluster.
+    """The chains at the start: the states of all targets are clustered, and the steps between clusters counted.
 
-    Start r depends on the seed and r alone.
+    Start r depends only on the seed and r.
     """
     points, share, owner = _states(targets, weights)
     logits, features, laws = [], [], []

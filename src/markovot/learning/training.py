@@ -1,4 +1,4 @@
-"""The training loop: any module, any objective, any optimiser of PyTorch; with what is wrong told, not skipped."""
+"""The training loop, for any module, objective and optimiser of PyTorch. Failed steps raise errors."""
 
 import math
 import time
@@ -20,8 +20,8 @@ from markovot.solution import Certified, SolveError
 Objective = Callable[[Any], Any]
 OptimiserFactory = Callable[[list[Parameter]], torch.optim.Optimizer]
 
-# Every so many steps warm starts are dropped and the checkpoint is written: an interrupted run, which has lost its warm
-# start, then goes on just as an uninterrupted one does.
+# Every so many steps the warm starts are dropped and the checkpoint is written. A resumed run has no warm start either,
+# so it goes on exactly as an uninterrupted one does.
 EVERY = 50
 
 
@@ -31,8 +31,8 @@ class TrainingError(SolveError):
     Attributes:
         step: which one, counted from 0.
         history: the `History` of the steps before it.
-        best: the parameters with the smallest value up to there, as a `state_dict` holds them; the module has them.
-        solution: what the solver had computed, where it was the solver that failed; else None.
+        best: the parameters with the smallest value so far, as in a `state_dict`; the module has these now.
+        solution: what the solver had computed, if it was the solver that failed; else None.
     """
 
     def __init__(self, message: str, *, step: int, history: History, best: dict[str, Tensor], solution: Any) -> None:
@@ -110,17 +110,17 @@ def minimise(
     Args:
         module: its parameters that require a gradient are trained, in place.
         objective: takes the module, and returns the value to make small, differentiable: a tensor with one number; or a
-            vector of R, for R problems trained side by side, and then every trained parameter has R for its first
-            dimension, problem r depends on the part r alone, and each keeps its own best. Or a pair of this and the
-            `Solution` behind it, whose certified error and iterations then enter the history. If it has a method
-            `reset()`, that drops warm starts, and is called every 50 steps.
+            vector of R numbers, for R problems that are trained side by side. Then the first dimension of every trained
+            parameter is R, problem r depends only on part r of each, and every problem keeps its own best. It may also
+            return a pair of the value and its `Solution`, whose certified error and iterations then enter the history.
+            If it has a method `reset()` that drops warm starts, this is called every 50 steps.
         steps: the most steps of the optimiser, at least 1.
         lr: the learning rate of Adam, > 0, where no other optimiser is given.
         optimiser: takes the list of trained parameters and returns an optimiser of PyTorch, such as
             `lambda parameters: torch.optim.LBFGS(parameters)`. It may evaluate the objective several times
             in a step. L-BFGS couples problems that are trained side by side.
         patience: stop after so many steps in a row without a gain; at least 1. Default: never.
-        tolerance: a gain is a value below the last one that was a gain by more than `tolerance` times its size; >= 0.
+        tolerance: a value counts as a gain if it is below the last gain by more than `tolerance` times its size; >= 0.
         progress: show a progress bar.
         checkpoint: a file, written every 50 steps and at the end, by which the same call goes on after an interruption,
             with the bits of a call that was not interrupted. It holds the parameters and buffers, the optimiser, the
@@ -217,7 +217,7 @@ class _Run:
     def take_step(self) -> None:
         """One step of the optimiser, entered in the history."""
         begin = time.perf_counter()
-        first: list[tuple[Any, Any, Any]] = []  # L-BFGS evaluates several times; its step begins at the first
+        first: list[tuple[Any, Any, Any]] = []  # L-BFGS evaluates several times; the first counts
 
         def closure() -> Tensor:
             self.optimiser.zero_grad()
@@ -234,7 +234,7 @@ class _Run:
         self.step += 1
 
     def _evaluate(self) -> tuple[Tensor, tuple[Any, Any, Any]]:
-        """Value and gradients at the present parameters, which are kept if they are the best so far."""
+        """Compute value and gradients at the present parameters, and keep these if they are the best so far."""
         try:
             value, solution = _split(self.objective(self.module))
             self._check_problems(value)
@@ -274,7 +274,7 @@ class _Run:
         raise self._error(culprit or "the norm of the gradient is too large for a float.")
 
     def _not_finite(self, what: str, part: Callable[[Parameter], Tensor | None]) -> str | None:
-        """Which entry of a part of the parameters is not finite, in words; None where all are."""
+        """Name the first entry of the parameters (or their gradients) that is not finite; None if all are finite."""
         for name, parameter in self.module.named_parameters():
             tensor = part(parameter)
             bad = None if tensor is None else (~tensor.isfinite()).nonzero()
@@ -335,7 +335,7 @@ def _split(returned: Any) -> tuple[Tensor, Certified | None]:
 
 
 def _certificate(solution: Certified | None, shape: torch.Size) -> tuple[Any, Any]:
-    """The largest certified error and the most iterations, of all, or of each of the problems."""
+    """The largest certified error and the most iterations, over all, or for each of the problems."""
     if solution is None:
         return (np.full(shape, np.nan), np.zeros(shape, np.int64)) if len(shape) else (math.nan, 0)
     found = []
@@ -349,7 +349,7 @@ def _certificate(solution: Certified | None, shape: torch.Size) -> tuple[Any, An
 
 
 class _Patience:
-    """Counts the steps without a gain; of several problems, all must be out of patience."""
+    """Counts the steps without a gain; several problems stop only when all are out of patience."""
 
     def __init__(self, patience: int | None, tolerance: float) -> None:
         self.patience, self.tolerance = patience, tolerance
@@ -357,7 +357,7 @@ class _Patience:
         self.waited: Any = 0
 
     def see(self, value: Any) -> None:
-        """The value of a step."""
+        """Record the value of a step."""
         if self.patience is None:
             return
         with np.errstate(invalid="ignore"):

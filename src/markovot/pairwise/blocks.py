@@ -24,7 +24,7 @@ _CODE = {status: number for number, status in enumerate(STATUSES)}
 
 
 class Setting(NamedTuple):
-    """What is asked of every pair."""
+    """The settings that all pairs share."""
 
     cost: Cost
     delta: float
@@ -52,7 +52,7 @@ class Found(NamedTuple):
 
 
 def solve_block(block: Block, setting: Setting) -> Found:
-    """Solve a block; deterministic, and each pair by itself: the others do not change its result."""
+    """Solve a block. Deterministic: the result of a pair does not depend on the other pairs."""
     if block.compiled:
         with own_threads(), torch.no_grad():
             return _solve_compiled(block, setting)
@@ -109,7 +109,7 @@ def ground(cost: Cost, xs: list[Packed], ys: list[Packed]) -> FloatArray:
 
 
 def _solve_alone(x: Packed, y: Packed, setting: Setting) -> tuple[float, float, int, int]:
-    """One large pair, by the engines, which share its work among threads."""
+    """Solve one large pair by the engines, which use several threads for it."""
     costs = torch.from_numpy(ground(setting.cost, [x], [y]))[None]
     if not bool(torch.isfinite(costs).all()):
         return np.nan, np.nan, INVALID, 0
@@ -131,7 +131,7 @@ def _whole(chain: Packed) -> Entries:
 
 
 def checked(cost: object, delta: float, epsilon: float, rtol: float, max_iter: int) -> Setting:
-    """Refuse what is not a cost, a discount, a regularisation and an accuracy."""
+    """Check cost, discount, regularisation and accuracy, and return them as a `Setting`."""
     if not isinstance(cost, Cost):
         hint = "A matrix between states that all chains share is costs.Given(matrix)."
         raise not_a_cost("an object such as costs.ZeroOne()", cost, hint)

@@ -7,17 +7,17 @@ Both kinds hold for the entropic distance, since KL >= 0.
 
        d >= W_D(nu R, mu S),    and from fixed states    C*_ij >= W_D(R_i, S_j),
 
-   W_D the exact transport cost between laws of features. This is the lower bound of Chen et al. with its depths
-   averaged before their laws are compared; on MUTAG that loses nothing. W_D in turn is bounded by the distance between
-   means of vectors `phi` of the features: one vector stands for a chain.
-2. Sweeps from below. The Bellman operator is monotone: started below C*, also with lower bounds for its transport
-   values, it stays below. `transport.kernels_bounds` has such bounds that cost two sparse products for all local
-   problems together; they see the first steps of the walks, and the entropy. In the end `d >= OT_eps(nu, mu; C)`, of
-   which the solver of single problems certifies a lower value.
+   W_D being the exact transport cost between laws of features. This is the lower bound of Chen et al., except that the
+   laws at all depths are averaged before they are compared; on MUTAG that loses nothing. W_D in turn is bounded by the
+   distance between means of vectors `phi` of the features, so that each chain needs only one vector.
+2. Sweeps from below. The Bellman operator is monotone: if it starts below C*, it stays below, also with lower bounds
+   in place of its transport values. `transport.compiled.lower_bounds` computes such bounds by two sparse products for
+   all local problems together; they account for the first steps of the walks, and for the entropy. In the end
+   `d >= OT_eps(nu, mu; C)`, and the solver of single problems certifies a lower bound of this value.
 
-Measured on MUTAG (delta .2, epsilon .01): of 187 references, 50 have a bound 1 below the distance of the nearest, 23
-with the laws of all states, 5 with sweeps. Bound 1 takes less than a microsecond, bound 2 a quarter of a distance. For
-small delta sweeps are slow and what they leave out weighs more: 21 references at delta .1, 100 at .05.
+Measured on MUTAG (delta .2, epsilon .01): of 187 references, 50 have a bound 1 below the distance of the nearest one;
+with the laws of all states 23 remain, with sweeps 5. Bound 1 takes less than a microsecond, bound 2 a quarter of the
+time of a distance. For small delta, sweeps are slow and leave out more: 21 references remain at delta .1, 100 at .05.
 
 References:
     Chen, Lim, Mémoli, Wan, Wang: Weisfeiler-Lehman meets Gromov-Wasserstein (ICML 2022), section 3.
@@ -39,19 +39,19 @@ from markovot.pairwise.collection import Packed
 from markovot.transport.single import solve_problems
 from markovot.transport.threads import own_threads, run
 
-# The vector of a feature has about so many entries at most. Rare labels share one: that only lowers the bound.
+# The vector of a feature has at most about so many entries. Rare labels share one, which only lowers the bound.
 VECTOR_ENTRIES = 64
-# Each component of a numerical feature is cut into so many intervals; one would compare means alone.
+# Each component of a numerical feature is cut into so many intervals. A single one would only compare means.
 INTERVALS = 8
 # The law at the horizon leaves out a tail of this probability, or what comes after so many steps.
 TAIL, MOST_STEPS = 1e-3, 1000
 # What rounding may add to a distance of means, relative to the largest that features have.
 ROUND_OFF = 1e-12
-# Sweeps go on while they may add this share of the range of the cost in the end, but only so many times.
+# Sweeps go on while they may still add this share of the range of the cost, but no more often than this.
 SWEEP_SHARE, MOST_SWEEPS = 3e-3, 12
 # The initial couplings are solved to this share of the range of the bounds.
 COUPLING_SHARE = 1e-2
-# Costs between so many pairs of states are in memory at a time, half a dozen times over.
+# Costs between so many pairs of states are in memory at a time, in about six arrays.
 CHUNK_ENTRIES = 1 << 20
 
 
@@ -60,11 +60,11 @@ class Embedding:
     """Vectors phi of features whose means bound transport costs: `W_D(p, q) >= gap(E_p phi, E_q phi)`.
 
     Attributes:
-        vectors: from features (s, p) to `phi`, (K, s).
+        vectors: a function from features (s, p) to `phi`, (K, s).
         width: entries of phi that belong to one component of the feature; their absolute differences are added up.
-        squared: whether what the components have is squared before it is added up.
-        root: whether a square root is taken of it.
-        allowance: what rounding may have added.
+        squared: whether the sum of each component is squared before these sums are added up.
+        root: whether a square root of the total is taken.
+        allowance: the error that rounding may have added.
     """
 
     vectors: Callable[[NDArray[Any]], FloatArray]
@@ -74,7 +74,7 @@ class Embedding:
     allowance: float
 
     def gap(self, p: FloatArray, q: FloatArray) -> FloatArray:
-        """Lower bounds of W_D from means (K, ...) that broadcast; also where both lack the same share of mass."""
+        """Lower bounds of W_D from means (K, ...) that broadcast; valid if both laws lack the same share of mass."""
         total: Any = 0.0
         for first in range(0, len(p), self.width):
             part = sum(np.abs(p[k] - q[k]) for k in range(first, first + self.width))
@@ -87,10 +87,10 @@ def embedding(cost: Cost, features: NDArray[Any]) -> Embedding | None:
 
     Args:
         cost: the cost.
-        features: of all states of all chains to be compared, (s,) or (s, p): from them the vectors are chosen.
+        features: those of all states of all chains to be compared, (s,) or (s, p). The vectors are chosen from them.
 
     Returns:
-        The embedding, or None for a cost of which nothing is known. A subclass of a known one counts as such, since it
+        The embedding, or None for a cost that we do not know. A subclass of a known cost counts as unknown, since it
         may compute something else.
     """
     vectors = features.reshape(len(features), -1)
@@ -109,7 +109,7 @@ def _of_labels(labels: NDArray[Any]) -> Embedding:
     column[frequent] = np.arange(len(frequent))
 
     def vectors(some: NDArray[Any]) -> FloatArray:
-        # `known` is sorted, and nothing else occurs
+        # `known` is sorted, and contains all labels that occur
         _, which = np.unique(np.concatenate([known, some]), axis=0, return_inverse=True)
         found = np.zeros((int(column.max()) + 1, len(some)))
         found[column[which.reshape(-1)[len(known) :]], np.arange(len(some))] = 0.5
@@ -119,7 +119,7 @@ def _of_labels(labels: NDArray[Any]) -> Embedding:
 
 
 def _of_numbers(numbers: NDArray[Any], *, squared: bool, root: bool) -> Embedding:
-    """How far each component reaches into each of a few intervals: differences of these add up to `|x - y|`.
+    """For each component, the part of each interval that lies below it: differences of these add up to `|x - y|`.
 
     In each component the gap is thus the Wasserstein distance on the line, of laws blurred within the intervals. And
     `E |X - Y|^2 >= sum_c (E |X_c - Y_c|)^2`; `E |X - Y|` is at least the root of the same sum (Jensen, both).
@@ -142,14 +142,14 @@ def _of_numbers(numbers: NDArray[Any], *, squared: bool, root: bool) -> Embeddin
 
 @dataclass(frozen=True, eq=False)
 class Signatures:
-    """What the bounds need of each chain of a list.
+    """The numbers that the bounds need for each chain of a list.
 
     Attributes:
         chains: the chains.
-        first: where the states of each begin in the list of all, and how many there are in all.
-        horizon: the mean of phi at the horizon, from each state, (K, all states).
-        mean: the same from the initial law, (K, chains).
-        embedding: phi, or None where nothing is known of the cost; then K is zero.
+        first: where the states of each chain begin in the list of all states, and then the number of all states.
+        horizon: the mean of phi at the horizon for a walk from each state, (K, all states).
+        mean: the same for a walk from the initial law, (K, chains).
+        embedding: phi, or None for a cost that we do not know; then K is zero.
     """
 
     chains: Sequence[Packed]
@@ -160,11 +160,11 @@ class Signatures:
 
 
 def signatures(chains: Sequence[Packed], embedding: Embedding | None, delta: float) -> Signatures:
-    """Work out, once, what belongs to each chain.
+    """Compute the numbers of each chain once.
 
     Args:
         chains: the chains.
-        embedding: made for the features of these and of all to be compared with them.
+        embedding: made for the features of these chains and of all that will be compared with them.
         delta: the discount.
     """
     first = np.cumsum([0] + [chain.num_states for chain in chains])
@@ -177,7 +177,7 @@ def signatures(chains: Sequence[Packed], embedding: Embedding | None, delta: flo
 
 
 def _at_horizon(chains: Sequence[Packed], first: IntArray, phi: FloatArray, delta: float) -> FloatArray:
-    """`delta sum_t (1 - delta)^t A^t phi` for as many t on all sides, so that gaps of such sums are bounds too."""
+    """`delta sum_t (1 - delta)^t A^t phi`, with equally many terms for all chains: gaps of these are bounds too."""
     from scipy.sparse import csr_array
 
     indices = np.concatenate([chain.indices + start for chain, start in zip(chains, first[:-1], strict=True)])
@@ -202,11 +202,11 @@ def lower_bounds(queries: Signatures, query: int, references: Signatures) -> Flo
 
     Args:
         queries: signatures of the queries.
-        query: which one.
+        query: the number of the query.
         references: signatures of the references, with the same embedding.
 
     Returns:
-        (r,), in units of the cost; minus infinity where nothing is known of the cost.
+        (r,), in units of the cost; minus infinity for a cost that we do not know.
     """
     if queries.embedding is None:
         return np.full(len(references.chains), -np.inf)
@@ -216,13 +216,13 @@ def lower_bounds(queries: Signatures, query: int, references: Signatures) -> Flo
 def refined_bounds(
     queries: Signatures, query: int, references: Signatures, which: IntArray, setting: Setting
 ) -> FloatArray:
-    """Better ones for some of the references, at a quarter of the time that the distances take, for any cost.
+    """Better lower bounds for some of the references, for any cost, in a quarter of the time of the distances.
 
     Args:
         queries: signatures of the queries.
-        query: which one.
+        query: the number of the query.
         references: signatures of the references, with the same embedding.
-        which: which of these.
+        which: the numbers of the references.
         setting: cost, delta and epsilon.
 
     Returns:
@@ -237,7 +237,7 @@ def refined_bounds(
 
 
 def chunks(entries: IntArray) -> Iterator[slice]:
-    """Consecutive parts of up to CHUNK_ENTRIES together, or of one that has more."""
+    """Consecutive parts with up to CHUNK_ENTRIES entries in all; an item with more is a part of its own."""
     start = 0
     for stop in range(1, len(entries) + 1):
         if stop == len(entries) or entries[start : stop + 1].sum() > CHUNK_ENTRIES:

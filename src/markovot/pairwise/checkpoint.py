@@ -1,7 +1,7 @@
 """Finished blocks in a file that survives the death of the process: an SQLite database with one row for each.
 
-SQLite sees damage to its own structure, and none to what a row holds. So each row begins with a digest of its numbers,
-of which block it is, and of the task: a row that does not match is not used, and its block is solved again.
+SQLite notices damage to its own structure, but not to the content of a row. So each row begins with a digest of its
+numbers, of the number of its block, and of the task. A row that does not match is ignored, and its block solved again.
 """
 
 import errno
@@ -20,13 +20,13 @@ from markovot._files import placed
 from markovot.pairwise.blocks import Found
 
 _FORMAT = "markovot pairwise 3"
-# Rows are committed at least so often, in seconds: what a killed process can lose.
+# Rows are committed at least once in so many seconds; a killed process loses no more than that.
 _COMMIT_EVERY = 0.5
 _ROW = np.dtype([("value", "<f8"), ("error_bound", "<f8"), ("status", "u1"), ("num_iter", "<i4")])
 _DIGEST = 16
 _TABLES = {"task", "block"}
 _REPAIR = "Give another path, or delete the file"
-# What SQLite's errors are about, by their primary codes; any other is damage, or another kind of file.
+# The reasons for SQLite's errors, by primary code; any other code means damage, or another kind of file.
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DENIED = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
 
@@ -40,7 +40,7 @@ class Checkpoint:
 
     Args:
         path: the file; made where it does not exist.
-        task: what identifies the task, name by name; a file made for another is refused.
+        task: values that identify the task, by name; a file made for another task is refused.
 
     Raises:
         ValueError: the file belongs to another task, is damaged, or is no checkpoint.
@@ -73,7 +73,7 @@ class Checkpoint:
             )
         if (report := run("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise self._damaged(report)
-        # A log beside the file: commits cost no wait for the disk, and a killed process leaves a sound file.
+        # With a log beside the file, commits need not wait for the disk, and a killed process leaves a sound file.
         run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = NORMAL")
         run("BEGIN IMMEDIATE")
@@ -93,10 +93,10 @@ class Checkpoint:
         run("BEGIN IMMEDIATE")
 
     def finished(self, count: int) -> Iterator[tuple[int, Found]]:
-        """The blocks in the file that are whole, of `count` in all.
+        """The undamaged blocks in the file, for a task of `count` blocks.
 
         Warns:
-            CheckpointWarning: there are others.
+            CheckpointWarning: some blocks are damaged.
         """
         with self._explained():
             stored = self._connection.execute("SELECT number, found FROM block ORDER BY number").fetchall()
@@ -130,7 +130,7 @@ class Checkpoint:
                 self._committed = time.monotonic()
 
     def close(self) -> None:
-        """Write what is left, and let go of the file."""
+        """Write the remaining blocks, and close the file."""
         try:
             with self._explained():
                 if self._connection.in_transaction:  # an interruption may fall between two
@@ -148,7 +148,7 @@ class Checkpoint:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """What SQLite reports, as an error that says what to do."""
+        """Turn errors of SQLite into errors that say what to do."""
         try:
             yield
         except (sqlite3.Error, UnicodeError) as error:
@@ -169,7 +169,7 @@ class Checkpoint:
             ) from error
 
     def _fault_of_the_disk(self, code: int) -> int | None:
-        """The number of an error that is not the file's, but that of where it lies."""
+        """The number of an error of the disk or folder that holds the file; None if the file itself is at fault."""
         if code == sqlite3.SQLITE_FULL:
             return errno.ENOSPC
         if code == sqlite3.SQLITE_IOERR:
@@ -177,7 +177,7 @@ class Checkpoint:
         return errno.EACCES if code in _DENIED or (code == sqlite3.SQLITE_READONLY and not self._writable()) else None
 
     def _writable(self) -> bool:
-        """Whether the system lets us write: SQLite calls some damaged files read-only."""
+        """Whether the system lets us write to the file: SQLite calls some damaged files read-only."""
         try:
             with self._path.open("r+b"):
                 return True

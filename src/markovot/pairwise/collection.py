@@ -1,4 +1,4 @@
-"""A set of chains, checked once, as plain arrays: distinct ones only, those that cannot be used named."""
+"""A set of chains, checked once, as plain arrays: each distinct chain is kept once, and invalid ones are named."""
 
 import hashlib
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ class Packed(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Collection:
-    """Chains as the user gave them: `chains[which[i]]` is number i, `which[i] = -1` if that is invalid."""
+    """The chains that the user gave: chain i is `chains[which[i]]`; `which[i]` is -1 if it is invalid."""
 
     chains: list[Packed]
     digests: list[bytes]
@@ -54,13 +54,13 @@ class Collection:
     reasons: dict[int, str]
 
     def first(self) -> IntArray:
-        """For each distinct chain, the first number that stands for it."""
+        """For each distinct chain, the number of the first given chain that is equal to it."""
         found = np.zeros(len(self.chains) + 1, dtype=np.int64)  # the last place takes the invalid ones
         found[self.which[::-1]] = np.arange(len(self.which))[::-1]
         return found
 
     def fingerprint(self) -> str:
-        """Of all chains, in their order."""
+        """A fingerprint of all chains, in their order."""
         digest = hashlib.sha256(self.which.tobytes())
         for one in self.digests:
             digest.update(one)
@@ -70,13 +70,13 @@ class Collection:
 def collect(name: str, chains: Sequence[Any], cost: Cost, like: Collection | None = None) -> Collection:
     """Check and pack chains.
 
-    The distinct ones come in the order of their sizes and contents, so that the order of two chains, which decides how
-    their pair is solved, does not depend on what else is in the set.
+    Distinct chains are sorted by size and content. The order of two chains decides how their pair is solved; sorted
+    like this, it does not depend on the rest of the set.
 
     Args:
         name: of the argument, for messages.
         chains: what the user gave.
-        cost: what will be asked of their features.
+        cost: the cost that will compare their features.
         like: a collection whose features these must match.
 
     Raises:
@@ -153,7 +153,7 @@ def pack(obj: Any, cost: Cost) -> Packed:
 
 
 def _mismatch(chain: Packed, first: Packed) -> str | None:
-    """Why the features of a chain cannot be compared with those of another, if so."""
+    """Why the features of a chain cannot be compared with those of another; None if they can."""
     if chain.features is None or first.features is None:
         return None
     if chain.features.shape[1:] == first.features.shape[1:] and chain.features.dtype == first.features.dtype:

@@ -49,7 +49,7 @@ def distance_matrix(  # noqa: PLR0913 (what to solve, how, where, and what to do
         debiased: return `d(X, Y) - d(X, X) / 2 - d(Y, Y) / 2` instead, where d(X, X) = 0; self-distances are computed
             once. It may be negative, and need not obey the triangle inequality.
         rtol: wanted certified error, as in `discounted_wl`: relative to the range of the cost of each pair.
-        max_iter: the most sweeps for a pair, likewise.
+        max_iter: the most sweeps for a pair, as in `discounted_wl`.
         executor: where to solve: anything with `submit` as in `concurrent.futures`, such as a `ProcessPoolExecutor`, or
             `client.get_executor()` of Dask. Default: here, on as many threads as torch may use
             (`torch.set_num_threads`).
@@ -113,7 +113,7 @@ def distance_matrix(  # noqa: PLR0913 (what to solve, how, where, and what to do
 
 
 class _Job(NamedTuple):
-    """A piece of the work: pairs of which chains, and the table for their results."""
+    """A part of the work: the chains of its pairs, and the table for their results."""
 
     piece: Piece
     xs: Collection
@@ -139,7 +139,7 @@ class _Work:
         self.debiased = debiased
 
     def run(self, executor: Any, checkpoint: Any, progress: bool) -> None:
-        """Solve what is not in the checkpoint yet."""
+        """Solve the blocks that are not in the checkpoint yet."""
         file: Any = nullcontext() if checkpoint is None else closing(Checkpoint(checkpoint, self._task()))
         with file as kept:
             finished: set[int] = set()
@@ -177,7 +177,7 @@ class _Work:
             table.put(where[::-1], found)
 
     def _task(self) -> dict[str, str]:
-        """What must be the same for blocks of an earlier run to be of use."""
+        """The values that must be the same in an earlier run for its blocks to be used."""
         cost, *numbers = self.setting
         return {
             "chains": self.xs.fingerprint(),
@@ -223,7 +223,7 @@ class _Work:
         table.value -= 0.5 * (rows[0][:, None] + columns[0])
         table.error_bound += 0.5 * (rows[1][:, None] + columns[1])
         np.maximum(table.status, np.maximum(rows[2][:, None], columns[2]), out=table.status)
-        # of identical chains, exactly
+        # exactly zero for identical chains
         place = {digest: number for number, digest in enumerate(self.xs.digests)}
         twin = np.array([place.get(digest, -2) for digest in self.ys.digests])
         same = self.xs.which[:, None] == twin[self.ys.which]
@@ -232,7 +232,7 @@ class _Work:
 
 
 def _check_symmetry(cost: Cost, xs: Collection) -> None:
-    """Refuse a cost that is seen not to be symmetric, which would make half of the matrix wrong."""
+    """Refuse a cost that is not symmetric on these chains: it would make half of the matrix wrong."""
     some = [xs.chains[i] for i in np.unique(np.linspace(0, len(xs.chains) - 1, _TRIED).astype(int))]
     costs = ground(cost, some, some)
     wrong = np.argwhere(~np.isclose(costs, costs.T, rtol=1e-9, atol=0.0, equal_nan=True))

@@ -20,7 +20,7 @@ from markovot.pairwise.solution import INVALID, STATUSES, named, raise_for
 from markovot.solution import Certified, Status
 from markovot.transport.threads import own_threads
 
-# References whose better bounds are computed before anything is solved, and pairs that are solved at a time then.
+# How many references get better bounds before any pair is solved, and how many pairs are then solved at a time.
 FIRST_REFINED, TOGETHER = 16, 2
 
 
@@ -52,10 +52,10 @@ class Neighbours(Certified):
         """Raise one error for all chains that were invalid and all distances that did not converge.
 
         Args:
-            wanted: of no use here.
+            wanted: ignored.
 
         Raises:
-            SolveError: there are some; its `solution` is this one.
+            SolveError: there are such chains or distances; its `solution` is this one.
         """
         problems = []
         if self.invalid:
@@ -89,7 +89,7 @@ def nearest_neighbours(
     progress: bool = True,
     throw: bool = True,
 ) -> Neighbours:
-    r"""The k nearest of some reference chains to each query: those that the whole distance matrix would show.
+    r"""The k reference chains nearest to each query: the same ones as in the whole distance matrix.
 
     A distance is solved only where a lower bound of it does not exceed the k-th best distance found, less the error
     that distances may have: first the distance between the mean features at the horizon, then sweeps from below
@@ -99,13 +99,13 @@ def nearest_neighbours(
         queries: chains of any sizes, or what `as_chain` accepts, with features for the cost.
         references: chains among which to look. Default: the other queries.
         k: how many.
-        cost: an object of `markovot.costs`. Only for these is the first bound known; for a cost of your own most of the
-            work is in better bounds, and more pairs are solved.
+        cost: an object of `markovot.costs`. The first bound is known only for these; for a cost of your own, most of
+            the time goes into better bounds, and more pairs are solved.
         delta: as in `discounted_wl`, a number.
         epsilon: as in `discounted_wl`, a number.
         debiased: must be False: lower bounds of d(X, Y) do not bound `d(X, Y) - d(X, X) / 2 - d(Y, Y) / 2`.
         rtol: wanted certified error, as in `discounted_wl`: relative to the range of the cost of each pair.
-        max_iter: the most sweeps for a pair, likewise.
+        max_iter: the most sweeps for a pair, as in `discounted_wl`.
         progress: show a progress bar.
         throw: after all queries are finished, raise a `SolveError` for chains that were invalid and distances that did
             not converge.
@@ -155,7 +155,7 @@ def nearest_neighbours(
 
 
 class _Search:
-    """The search over distinct chains; what was solved of two queries is not solved again the other way round."""
+    """The search over distinct chains. A pair of two queries is solved once, not once for each of them."""
 
     def __init__(self, xs: Collection, ys: Collection, setting: Setting, k: int) -> None:
         self.xs, self.ys, self.setting, self.k = xs, ys, setting, k
@@ -195,7 +195,7 @@ class _Search:
         return Neighbours(value, bound, statuses, num_iter, index, solved, invalid)
 
     def _query(self, query: int, without: int | None) -> tuple[list[int], list[Result], int]:
-        """Numbers of the nearest references, what was found of them, and how many pairs were solved for it."""
+        """The numbers of the nearest references, their results, and how many pairs were solved for them."""
         bounds = lower_bounds(self.queries, query, self.references)
         items = [own[own != without] if without is not None else own for own in self.items]
         unsolved = np.array([len(own) > 0 for own in items])
@@ -205,7 +205,7 @@ class _Search:
         found: dict[int, Result] = {}
         before, limit = len(self.known), np.inf
         while True:
-            # what may still be among the nearest, the most promising first
+            # references that may still be among the nearest, the most promising first
             left = np.flatnonzero(unsolved & (bounds <= limit))
             left = left[np.argsort(bounds[left], kind="stable")]
             ahead = left[:FIRST_REFINED] if limit == np.inf else left
@@ -230,7 +230,7 @@ class _Search:
         return [number for _, number, _ in nearest], [found[r] for _, _, r in nearest], len(self.known) - before
 
     def _slack(self, query: int) -> float:
-        """What a solved distance may be below the true one: `rtol` of the range of the cost."""
+        """How far a solved distance may lie below the true one: `rtol` times the range of the cost."""
         x, low, high = self.xs.chains[query], np.inf, -np.inf
         for part in chunks(x.num_states * np.diff(self.references.first)):
             costs = ground(self.setting.cost, [x], self.ys.chains[part])

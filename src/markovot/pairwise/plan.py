@@ -9,8 +9,8 @@ from markovot._arrays import IntArray
 from markovot.pairwise.blocks import Block
 from markovot.pairwise.collection import Collection
 
-# Chains are taken in groups of about so many stored entries; a block is the pairs of two groups. With 1024 it takes a
-# tenth to a quarter of a second, of which the calls from Python are one per cent.
+# Chains form groups of about so many stored entries; a block holds the pairs of two groups. With 1024 a block takes a
+# tenth to a quarter of a second, and the calls from Python take one per cent of that.
 GROUP_ENTRIES = 1024
 
 
@@ -19,7 +19,7 @@ class Piece(NamedTuple):
 
     x: IntArray  # which chains of the first collection
     y: IntArray  # and of the second
-    listed: IntArray | None  # the pairs (q, 2), positions in x and y; None: all, and where x is y each once
+    listed: IntArray | None  # the pairs (q, 2), positions in x and y; None: all (each once if x is y)
     compiled: bool
 
     @property
@@ -49,7 +49,7 @@ class Piece(NamedTuple):
         return self.y[self.pairs[:, 1]]
 
     def block(self, xs: Collection, ys: Collection) -> Block:
-        """With its chains, ready to be sent."""
+        """The block with its chains, ready to be sent."""
         first = [xs.chains[i] for i in self.x]
         return Block(first, None if self.x is self.y else [ys.chains[j] for j in self.y], self.pairs, self.compiled)
 

@@ -9,9 +9,9 @@ import torch
 
 from markovot.pairwise.blocks import Block, Found, Setting, solve_block
 
-# Blocks that are with an executor at any time: two for each of 256 cores, at about 50 kB each.
+# How many blocks an executor has at any time: two for each of 256 cores, with about 50 kB each.
 IN_FLIGHT = 512
-# How often a block is given to an executor, whose workers may die.
+# How often a block is given to an executor before we give up: its workers may die.
 ATTEMPTS = 3
 
 Blocks = Iterator[tuple[int, Block]]
@@ -47,7 +47,7 @@ def run_there(blocks: Blocks, setting: Setting, done: Callable[[int, Found], Non
     """Solve blocks on an executor: `submit(function, *arguments)` gives futures as in `concurrent.futures`.
 
     Raises:
-        RuntimeError: a block failed several times, which its workers' deaths count as.
+        RuntimeError: a block failed several times; the death of its worker counts as a failure.
     """
     _run(blocks, setting, done, executor, window=IN_FLIGHT, attempts=ATTEMPTS)
 

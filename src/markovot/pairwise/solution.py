@@ -1,4 +1,4 @@
-"""What a data set's worth of distances comes back as."""
+"""The solution for the distances of a whole data set."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from markovot.solution import Certified, SolveError, Status
 
-# Statuses as small numbers, in their order, the worst last: a distance made of several has the worst of theirs.
+# Statuses as small numbers, the worst last. A distance made of several solves has the worst of their statuses.
 STATUSES = tuple(Status)
 INVALID = STATUSES.index(Status.INVALID)
 _SHOWN = 5
 
 
 class Table:
-    """Results of pairs as they come in: NaN and invalid where nothing has.
+    """Collects the results of pairs. Entries without a result yet are NaN, with the status invalid.
 
     Args:
         shape: of the arrays.
@@ -68,10 +68,10 @@ class PairwiseSolution(Certified):
         """Raise one error for all chains that were invalid and all pairs that did not converge.
 
         Args:
-            wanted: of no use here.
+            wanted: ignored.
 
         Raises:
-            SolveError: there are some; its `solution` is this one.
+            SolveError: there are such chains or pairs; its `solution` is this one.
         """
         problems = []
         if self.invalid:

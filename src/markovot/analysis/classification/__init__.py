@@ -1,4 +1,4 @@
-"""Classes of graphs from their distances, by cross-validation that never looks at a test fold to choose anything.
+"""Classify graphs by their distances, in a cross-validation that never uses a test fold to choose anything.
 
 Two steps, since distances cost far more than what follows: `distance_matrices`, one for each delta and epsilon, and
 `nested_accuracy`, which chooses among them inside each training fold. `classify` does both.

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 DELTAS = (0.1, 0.2, 0.5)
 EPSILONS = (0.01,)
 
-# The mean distance between nodes is taken over so many of them: a matrix of 32 MB, and a mean good to about a per cent.
+# The mean distance between nodes is taken over so many nodes: a matrix of 32 MB, and a mean exact to about 1 %.
 _SAMPLE = 2000
 
 
 class Setting(NamedTuple):
-    """What a distance matrix was made with; `epsilon` in the units that `ground` states."""
+    """The settings of a distance matrix; `epsilon` is in the unit that `ground` states."""
 
     delta: float
     epsilon: float
@@ -43,7 +43,7 @@ class Ground(NamedTuple):
 
 
 def ground(dataset: "GraphDataset", *, standardise: bool = True) -> Ground:
-    """The ground cost between the nodes of a data set, by the kind of their features; classes play no part.
+    """The ground cost between the nodes of a data set, chosen by the kind of their features; classes are not used.
 
     Labels and degrees: 0 where they are equal, else 1, and epsilon is in this unit. Attributes: the Euclidean distance
     after each component was given mean 0 and variance 1 over all nodes of the set, since components differ in units;
@@ -73,7 +73,7 @@ def ground(dataset: "GraphDataset", *, standardise: bool = True) -> Ground:
     nodes = torch.cat(parts)
     if standardise:
         centre, spread = nodes.mean(0), nodes.std(0, correction=0)
-        spread = torch.where(spread > 0, spread, 1.0)  # a constant component tells nothing apart, whatever its unit
+        spread = torch.where(spread > 0, spread, 1.0)  # a constant component makes no difference, whatever its unit
         parts = [(part - centre) / spread for part in parts]
         nodes = torch.cat(parts)
     chains = [_with_features(chain, part) for chain, part in zip(dataset.chains, parts, strict=True)]
@@ -81,7 +81,7 @@ def ground(dataset: "GraphDataset", *, standardise: bool = True) -> Ground:
 
 
 def check_dataset(dataset: Any) -> None:
-    """Refuse what is no data set; a class of one's own that has the same attributes is one."""
+    """Refuse objects that are no data set; an object of any class with the same attributes is accepted."""
     missing = [name for name in ("chains", "targets", "feature_kind", "name") if not hasattr(dataset, name)]
     if missing:
         raise TypeError(
@@ -129,7 +129,7 @@ def distance_matrices(
             attributes.
         standardise: as in `ground`.
         rtol: wanted certified error, as in `distance_matrix`.
-        max_iter: the most sweeps of a solve, likewise.
+        max_iter: the most sweeps of a solve, as in `distance_matrix`.
         executor: as in `distance_matrix`.
         checkpoint: a folder, made if need be, for a checkpoint of `distance_matrix` for each setting. Default: none.
         progress: show a progress bar for each setting.
@@ -173,7 +173,7 @@ def distance_matrices(
 
 
 def debias(distances: ArrayLike) -> FloatArray:
-    """The debiased distances d(X, Y) - d(X, X)/2 - d(Y, Y)/2, from all distances and nothing else.
+    """The debiased distances d(X, Y) - d(X, X)/2 - d(Y, Y)/2, from the matrix of all distances.
 
     Args:
         distances: (k, k), with the diagonal that entropy leaves.

@@ -1,4 +1,4 @@
-"""Nested cross-validation: no test fold is looked at to choose anything."""
+"""Nested cross-validation: nothing is chosen by looking at a test fold."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,12 +24,12 @@ Folds = list[tuple[NDArray[Any], NDArray[Any]]]
 
 @dataclass(frozen=True)
 class NestedCV:
-    """How graphs are told apart, and among what the choice is made inside each training fold.
+    """The protocol: how graphs are classified, and the choices that are tried inside each training fold.
 
     Attributes:
         folds: outer folds, stratified by class and shuffled; each is the test fold once.
-        inner_folds: folds of each training fold, stratified and shuffled too, for the choice.
-        seed: of both shuffles. 42 is that of the published experiments.
+        inner_folds: folds of each training fold, for the choice; also stratified and shuffled.
+        seed: the seed of both shuffles. The published experiments use 42.
         debiased: whether d(X, Y) itself is used (False), or `debias` of it (True); both are tried by default.
         kinds: kernels of the distance d with scale s: "laplacian", exp(-d / s); "gaussian", exp(-d^2 / (2 s^2)).
         scales: s, as multiples of the median of the positive distances within the training part.
@@ -76,9 +76,9 @@ class NestedAccuracy:
 
     Attributes:
         method: "knn", "svm" or "kernel".
-        accuracy: the share of each outer fold that was right (folds,).
+        accuracy: the share of each outer fold that was classified correctly (folds,).
         chosen: for each outer fold, what was chosen in its training fold.
-        inner_accuracy: the accuracy inside the training fold for which it was chosen (folds,); too rosy to report.
+        inner_accuracy: the accuracy inside the training fold that decided the choice (folds,); biased upwards.
         negative: how far the training kernel of each fold is from positive semi-definite (folds,): the sum of the
             absolute values of its negative eigenvalues as a share of that of all. NaN for "knn".
         predictions: the class that each graph was given when it was in the test fold (k,).
@@ -102,7 +102,7 @@ class NestedAccuracy:
         return float(self.accuracy.std())
 
     def summary(self) -> dict[str, Any]:
-        """Everything but the predictions, made of what JSON knows."""
+        """Everything but the predictions, as types that JSON can hold."""
         return {
             "method": self.method,
             "mean": self.mean,
@@ -122,7 +122,7 @@ def nested_accuracy(
     protocol: NestedCV = PROTOCOL,
     progress: bool = False,
 ) -> NestedAccuracy:
-    """Test accuracy where everything is chosen inside the training folds.
+    """The test accuracy when all choices are made inside the training folds.
 
     Each outer fold is predicted by a classifier fitted to the others. Which matrix and which parameters it uses is
     decided by the mean accuracy in a cross-validation among these others alone; of equally good ones the first counts,
@@ -198,7 +198,7 @@ class _Family(NamedTuple):
     psd: str
 
     def predict(self, classes: Any, train: Any, test: Any, candidates: list[dict[str, Any]]) -> Iterator[Any]:
-        """The classes of the test part, as each of the candidates predicts them."""
+        """For each candidate, the classes that it predicts for the test part."""
         inside, across = self.matrix[np.ix_(train, train)], self.matrix[np.ix_(test, train)]
         if self.method == "knn":
             yield classes[train][across.argmin(axis=1)]  # the first of equals
@@ -214,11 +214,11 @@ class _Family(NamedTuple):
                 yield machine.fit(within, classes[train]).predict(between)
 
     def median(self, inside: FloatArray) -> float:
-        """The unit of kernel scales; kernels that are given have none."""
+        """The median distance, which is the unit of kernel scales; given kernels have none."""
         return similarity.median_distance(inside) if self.method == "svm" else float("nan")
 
     def kernels(self, inside: FloatArray, across: FloatArray, parameters: Any, median: float) -> tuple[Any, Any]:
-        """The kernel within the training part, and between the test part and it."""
+        """The kernel within the training part, and the kernel between the test part and the training part."""
         if self.method == "svm":
             kernel, scale = similarity.KINDS[parameters["kind"]], parameters["scale"] * median
             inside, across = kernel(inside, scale), kernel(across, scale)
@@ -241,7 +241,7 @@ def _kernel_of(parameters: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _families(matrices: dict[Any, FloatArray], method: str, protocol: NestedCV) -> list[_Family]:
-    """All that is tried, in the order in which it is preferred."""
+    """All classifiers that are tried, in order of preference."""
     grid: list[dict[str, Any]] = [{}]
     if method == "svm":
         triples = product(protocol.kinds, protocol.scales, protocol.C)
@@ -263,7 +263,7 @@ def _families(matrices: dict[Any, FloatArray], method: str, protocol: NestedCV) 
 
 
 def _best(families: Sequence[_Family], classes: Any, inner: Folds) -> tuple[_Family, dict[str, Any], float]:
-    """What has the best mean accuracy over the inner folds, and that accuracy."""
+    """The family and the parameters with the best mean accuracy over the inner folds, and that accuracy."""
     best: tuple[_Family, dict[str, Any], float] = (families[0], families[0].candidates[0], -1.0)
     for family in families:
         scores = np.zeros(len(family.candidates))
@@ -271,7 +271,7 @@ def _best(families: Sequence[_Family], classes: Any, inner: Folds) -> tuple[_Fam
             predicted = family.predict(classes, train, test, family.candidates)
             scores += [(part == classes[test]).mean() / len(inner) for part in predicted]
         place = int(scores.argmax())
-        # Rounding is no reason to prefer a later one.
+        # A later one is preferred only if it is better by more than rounding.
         if scores[place] > best[2] + 1e-9:
             best = (family, family.candidates[place], float(scores[place]))
     return best
@@ -300,7 +300,7 @@ def _checked(matrices: Mapping[Any, Any], count: int) -> dict[Any, FloatArray]:
 
 
 def _as_classes(targets: Any) -> NDArray[Any]:
-    """The class of each graph as an array, in which NumPy would make a string of a number that stands beside one."""
+    """The class of each graph as an array; mixed types are refused, since NumPy would turn numbers into strings."""
     given = validate.labels("targets", targets, "one class for each graph")
     missing = [k for k, target in enumerate(given) if is_missing(target)]
     if missing:
@@ -332,7 +332,7 @@ def check_classes(targets: Any, protocol: Any) -> NDArray[Any]:
     if len(names) < 2:
         raise ValueError(f"targets: all graphs are of one class, {names.tolist()}. There is nothing to tell apart.")
     rarest, count = names[counts.argmin()], int(counts.min())
-    left = count - -(-count // protocol.folds)  # with the fold that has most of them left out
+    left = count - -(-count // protocol.folds)  # when the fold with the most of them is left out
     if count < protocol.folds or left < protocol.inner_folds:
         raise ValueError(
             f"targets: class {rarest} has {count} graphs, too few for {protocol.folds} folds with "

@@ -33,18 +33,18 @@ def classify(
     checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> dict[str, NestedAccuracy]:
-    """Distances within a data set, and how well they tell its classes apart.
+    """Compute the distances within a data set, and how well they tell its classes apart.
 
-    `distance_matrices`, then `nested_accuracy` by each method.
+    It calls `distance_matrices`, and then `nested_accuracy` for each method.
 
     Args:
         dataset: graphs with features and classes, as from `markovot.datasets.load_tudataset`.
         methods: "knn", "svm", or both.
         deltas: as in `distance_matrices`; the choice among them is made inside each training fold.
-        epsilons: likewise.
+        epsilons: as in `distance_matrices`; chosen in the same way.
         protocol: as in `nested_accuracy`.
         rtol: wanted certified error, as in `distance_matrix`.
-        max_iter: the most sweeps of a solve, likewise.
+        max_iter: the most sweeps of a solve, as in `distance_matrix`.
         executor: as in `distance_matrix`.
         checkpoint: a folder, as in `distance_matrices`.
         progress: show progress bars.
