@@ -1,4 +1,4 @@
-"""What NumPy's arrays are called in annotations."""
+"""Short names for the types of NumPy arrays, for annotations."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and whose damage is seen when they are read."""
+"""Files that are written completely or not at all, and whose damage is noticed when they are read."""
 
 import errno
 import hashlib
@@ -16,7 +16,7 @@ _HEAD = len(_FORMAT) + hashlib.blake2b().digest_size
 
 
 def placed(name: str, path: Any) -> Path:
-    """The path of a file that is to be written, whose folder must be there."""
+    """The path of a file to be written; its folder must exist."""
     found = Path(arguments.path(name, path))
     if not found.parent.is_dir():
         raise ValueError(f"{name}: there is no folder {found.parent}. Make it first.")
@@ -25,13 +25,13 @@ def placed(name: str, path: Any) -> Path:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A path to write to; what stands there becomes `path` at the end, and nothing does if something fails."""
-    # The same ending, since some writers choose the format by it or add it.
+    """A temporary path to write to. At the end its file becomes `path`; if something fails, `path` stays as it was."""
+    # The suffix is kept, since some writers choose the format by it, or add it.
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
-    except OSError as error:  # which names another file, or none
+    except OSError as error:  # its message names another file, or none
         what = error.strerror or str(error)
         raise OSError(error.errno or errno.EIO, f"{what}; an older file is as it was", str(path)) from error
     finally:
@@ -39,12 +39,12 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def seal(content: bytes, what: str) -> bytes:
-    """A file's bytes: the content behind a digest of it and of what it is."""
+    """The bytes of a file: a digest of the content and of its kind, and then the content."""
     return _FORMAT + hashlib.blake2b(what.encode() + b"\0" + content).digest() + content
 
 
 def unseal(data: bytes, what: str) -> bytes:
-    """The content.
+    """The content of a file that `seal` made.
 
     Raises:
         ValueError: it is damaged, or something else.

@@ -1,4 +1,4 @@
-"""Libraries that only some parts need: imported when used, and asked for by the name of their extra."""
+"""Libraries that only some parts need. They are imported when used; errors name the extra to install."""
 
 from importlib import import_module
 from typing import Any
@@ -19,7 +19,7 @@ def require(module: str, *, extra: str, what: str) -> Any:
         return import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or module.split(".")[0] != error.name.split(".")[0]:
-            raise  # the library is there, but something that it needs is not
+            raise  # the library is installed, but something that it needs is not
         raise ImportError(
             f"{what} needs {module}, which is not installed. Install it with: pip install 'markovot[{extra}]'"
         ) from error

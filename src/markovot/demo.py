@@ -1,4 +1,4 @@
-"""The package at work on real graphs: `python -m markovot.demo`.
+"""A demonstration on real graphs: `python -m markovot.demo`.
 
 Computes all distances between the 188 molecules of MUTAG, says how exact they are and how well they tell
 mutagenic molecules from others, and draws the distance matrix and one alignment.
@@ -75,9 +75,9 @@ def nearest_neighbour_accuracy(distances: NDArray[np.float64], targets: NDArray[
 def lookalikes(
     distances: NDArray[np.float64], sizes: NDArray[np.int64], targets: NDArray[np.int64]
 ) -> tuple[int, int, str]:
-    """The closest pair of different class and size, and that rule in words; of equals, the first.
+    """The closest pair of different class and size (of equally close ones, the first), and that rule in words.
 
-    Where there is no such pair, the closest of different size, or else simply the closest.
+    If there is no such pair: the closest pair of different size, or else simply the closest pair.
     """
     pairs = np.triu(np.ones(distances.shape, dtype=bool), k=1)
     resized = pairs & (sizes[:, None] != sizes[None])

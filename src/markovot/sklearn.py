@@ -14,7 +14,7 @@ from markovot.chains import MarkovChain, chain_of
 from markovot.costs import Cost
 from markovot.pairwise import PairwiseSolution
 
-require("sklearn", extra="sklearn", what="markovot.sklearn")  # says how to install it, where the next lines would not
+require("sklearn", extra="sklearn", what="markovot.sklearn")  # its error says how to install scikit-learn
 
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin  # noqa: E402
 from sklearn.exceptions import ConvergenceWarning  # noqa: E402
@@ -25,30 +25,30 @@ __all__ = ["DistanceKernel", "MarkovDistance"]
 
 
 class MarkovDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Distances from chains to those it was fitted on: the first step of a pipeline over graphs.
+    """Distances from chains to the fitted chains: the first step of a pipeline over graphs.
 
     Entry (i, j) of the result is `discounted_wl` of chain i and the fitted chain j. `fit_transform` solves each pair of
-    the training set once; `transform` solves each new chain against each fitted one. What follows it takes a matrix of
-    distances: `DistanceKernel`, or an estimator with `metric="precomputed"`.
+    the training set once; `transform` solves each new chain against each fitted one. The next step of the pipeline must
+    take a matrix of distances: `DistanceKernel`, or an estimator with `metric="precomputed"`.
 
     Args:
         cost: an object of `markovot.costs`, symmetric in its two arguments.
         delta: as in `discounted_wl`, in (0, 1]. The default looks about five steps ahead.
         epsilon: as in `discounted_wl`, in units of the cost. The default suits costs of range one.
-        debiased: take half of each chain's distance to itself off, so that d(X, X) = 0 with entropy too; each call
-            solves these as well. What falls below zero is given as zero: scikit-learn refuses negative distances. (So
-            is, without debiasing, what rounding leaves below zero within its certified error.)
+        debiased: subtract half of each chain's distance to itself, so that d(X, X) = 0 with entropy too; each call
+            solves these as well. Negative results are returned as zero, since scikit-learn refuses negative distances.
+            (Without debiasing, only those that lie below zero within their certified error are.)
         rtol: wanted certified error, as in `discounted_wl`.
-        max_iter: the most sweeps of a solve, likewise.
+        max_iter: the most sweeps of a solve, as in `discounted_wl`.
         progress: show a progress bar; off, since a search fits many times.
-        throw: raise an error if some pair was not solved to its tolerance, or was invalid. With False they keep what
-            was found, NaN for invalid ones, and a `ConvergenceWarning` of scikit-learn counts them.
+        throw: raise an error if some pair was not solved to its tolerance, or was invalid. With False such pairs keep
+            what was found (NaN for invalid ones), and a `ConvergenceWarning` of scikit-learn counts them.
 
     Attributes:
         chains_: the fitted chains.
-        error_bound_: certified error of each distance between these; after `fit_transform` alone, since `fit` solves
-            nothing. Those of new chains come from `solve`.
-        status_: a `Status` for each pair, of the same.
+        error_bound_: certified error of each distance between these; only after `fit_transform`, since `fit` solves
+            nothing. For new chains, `solve` returns the errors.
+        status_: a `Status` for each of these distances; only after `fit_transform`.
 
     Raises:
         TypeError: (by the methods) `X` is not a collection of chains.
@@ -65,8 +65,8 @@ class MarkovDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
           DistanceKernel(), SVC(...)), grid).fit(distances, y)`. Rows and columns are split together, as
           `input_tags.pairwise` tells scikit-learn.
 
-        A search around the whole pipeline, as delta or the cost need it, solves anew for each fold and candidate.
-        `Pipeline(memory=...)` does not spare that: it keeps results of `fit_transform`, never the rows of test folds.
+        A search over delta or the cost must go around the whole pipeline, and solves anew for each fold and candidate.
+        `Pipeline(memory=...)` does not avoid that: it keeps results of `fit_transform`, never the rows of test folds.
         For checkpoints and many machines, call `markovot.pairwise.distance_matrix`, and go the second way.
 
     References:
@@ -110,7 +110,7 @@ class MarkovDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self.throw = throw
 
     def fit(self, X: Iterable[Any], y: Any = None) -> Self:
-        """Keep the chains to which distances are wanted; solves nothing.
+        """Keep the chains to which distances are wanted; nothing is solved.
 
         Args:
             X: chains of any sizes, or what `as_chain` accepts.
@@ -141,7 +141,7 @@ class MarkovDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return self._distances(self.solve(X))
 
     def solve(self, X: Iterable[Any]) -> PairwiseSolution:
-        """The distances of `transform` with their certified errors and statuses, and below zero where debiasing leads.
+        """The distances of `transform`, with certified errors and statuses; debiased ones may be negative here.
 
         Args:
             X: as in `fit`.
@@ -164,7 +164,7 @@ class MarkovDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         )
 
     def _distances(self, found: PairwiseSolution) -> FloatArray:
-        """The matrix for scikit-learn, which has no other way than a warning to hear of what was not solved."""
+        """The matrix for scikit-learn. Pairs that were not solved can only be reported by a warning."""
         if not found.converged.all():
             failed = np.argwhere(~found.converged).tolist()
             i, j = failed[0]
@@ -176,7 +176,7 @@ class MarkovDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 ConvergenceWarning,
                 stacklevel=4,  # beyond scikit-learn's wrapper
             )
-        # The bounds hold for this too. Without debiasing, what lies further below zero was made so by the cost.
+        # The bounds hold for this too. Without debiasing, distances further below zero come from negative costs.
         return similarity.nonnegative(found.value, np.inf if self.debiased else found.error_bound)
 
     @property
@@ -185,7 +185,7 @@ class MarkovDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False  # chains, not rows of numbers; and not pairwise: only its output is
+        tags.input_tags.two_d_array = False  # the input is chains, not rows of numbers; only the output is pairwise
         return tags
 
 
@@ -222,8 +222,8 @@ class DistanceKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     Args:
         kind: "laplacian" or "gaussian".
         scale: s. "median" is the median of the positive distances between different training samples; "0.5*median", or
-            any other factor, a multiple of it: what to search over, since it follows the distances. A number is s
-            itself, in units of the distances.
+            any other factor, is a multiple of it. Search over such factors, since they adapt to the distances. A number
+            is s itself, in units of the distances.
         psd: "none" leaves the kernel as it is. "clip" makes it positive semi-definite: eigenvalues of the training
             kernel below zero are set to zero, and the rows of new samples go through the same projection.
 
@@ -247,7 +247,7 @@ class DistanceKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         longer solve a convex problem. The diagonal of the distances is used as it stands: with entropy, a chain's
         similarity to itself is a little below one, in training and test rows alike. Distances below zero, which
         debiasing can leave, count as zero, with a warning where that is more than rounding. Time O(n^2), with "clip"
-        O(n^3) at fit. A matrix of distances is what `input_tags.pairwise` says this takes.
+        O(n^3) at fit. Its input is a matrix of distances, as `input_tags.pairwise` tells scikit-learn.
 
     References:
         Chen, Garcia, Gupta, Rahimi, Cazzanti: Similarity-based Classification: Concepts and Algorithms (JMLR 2009).

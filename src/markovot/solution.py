@@ -13,11 +13,11 @@ from torch import Tensor
 from markovot.autograd.copying import Copyable
 from markovot.autograd.transforms import plain
 
-_SHOWN = 4  # values that are written out
+_SHOWN = 4  # up to so many values are written out
 
 
 class Status(enum.Enum):
-    """How a solve ended, for each item of a batch, the worst last; the value is the message."""
+    """How the solve of an item ended. The worst status is the last; the value of each is its message."""
 
     CONVERGED = "The certified error meets the tolerance."
     MAX_ITER_REACHED = (
@@ -39,7 +39,7 @@ class Status(enum.Enum):
 
     @classmethod
     def of(cls, reached: float, wanted: float, *, exhausted: bool = False) -> "Status":
-        """How a solve ended that reached one certified error and wanted another; `exhausted`: it used all its steps."""
+        """The status of a solve, from its certified error and the wanted one; `exhausted`: it used all its steps."""
         if not math.isfinite(reached - wanted):
             return cls.NOT_FINITE
         if reached <= wanted:
@@ -74,7 +74,7 @@ class Certified(Copyable):
     Copies by `copy.deepcopy` and `pickle` hold the same numbers, detached from what they were computed from.
 
     Attributes:
-        value: what was wanted, in units of the cost.
+        value: the results, in units of the cost.
         error_bound: certified: the true value lies within it of `value`.
         status: how each solve ended, a `Status` or an array of them.
         num_iter: how many iterations each took.
@@ -85,8 +85,8 @@ class Certified(Copyable):
     status: Any
     num_iter: Any
 
-    _several: ClassVar[str] = "batch"  # what `print` calls many values
-    _one: ClassVar[str] = "the problem"  # and an error a single one
+    _several: ClassVar[str] = "batch"  # the word for many values in `print`
+    _one: ClassVar[str] = "the problem"  # the words for a single one in errors
 
     def __repr__(self) -> str:
         return _in_short(self, self._several)
@@ -138,7 +138,7 @@ def _at(values: Any, index: tuple[int, ...]) -> Any:
 
 
 def _in_short(solution: Any, what: str) -> str:
-    """What `print` shows of a solution with a `value`, an `error_bound` and a `status`: numbers, however many."""
+    """The text that `print` shows for a solution with `value`, `error_bound` and `status`, of any number of values."""
     values, bounds = (_array(part) for part in (solution.value, solution.error_bound))
     worst = bounds[~np.isnan(bounds)].max(initial=0.0) if bounds.ndim else bounds  # NaN: no value, so no error
     parts = [f"{_numbers(values)}; error_bound {'at most ' if bounds.ndim else ''}{worst:.2g}"]
@@ -157,7 +157,7 @@ def _array(part: Any) -> NDArray[np.float64]:
 
 
 def _numbers(values: NDArray[np.float64]) -> str:
-    """A few values as they are, of many the range and the mean."""
+    """A few values as they are; for many values, their range and mean."""
     known = values[np.isfinite(values)]
     missing = f", {values.size - known.size} not finite" if known.size < values.size else ""
     if values.size <= _SHOWN:
@@ -190,7 +190,7 @@ class Solution(Certified):
 
 
 class OfChains:
-    """What solutions share that couple two Markov chains step by step."""
+    """What all solutions share that couple two Markov chains step by step."""
 
     details: Any
 
@@ -237,7 +237,7 @@ class ChainSolution(OfChains, Solution):
 
     Attributes:
         cost_to_go: C*, the distance from every pair of first states (*batch, n, m); differentiable.
-        details: what it was solved from, and what is computed only when asked: for the package itself.
+        details: the data of the solve, and results that are computed on demand; for use within the package.
     """
 
     cost_to_go: Tensor
@@ -311,7 +311,7 @@ class HorizonSolution(ChainSolution):
 
 
 def rounded(value: Tensor, bound: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """A value and its error bound in a dtype, the bound with what that costs; the bound may be that of several values.
+    """A value and its error bound, converted to a dtype; the error of the conversion is added to the bound.
 
     Args:
         value: (P,), or (P, *) with one bound for all that follows.

@@ -1,1 +1,1 @@
-"""All that touches torch's own machinery: derivatives in closed form, transforms, compilation, copies."""
+"""All code that depends on torch's internals: derivatives in closed form, transforms, compilation, copies."""

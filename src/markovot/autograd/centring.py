@@ -1,7 +1,7 @@
 """Gradients in laws and in transition rows, projected on the tangent space of the simplex.
 
-Potentials are defined up to a constant, and a law can only move so that it goes on summing to one. So its gradient is
-defined up to a constant too, which is chosen to make its mean zero.
+Potentials are defined up to a constant, and a law can only change in ways that keep its sum one. So a gradient in a law
+is defined up to a constant too; we choose the constant that makes its mean zero.
 """
 
 import torch
@@ -17,7 +17,7 @@ def centred(gradient: Tensor, real: Tensor | None = None) -> Tensor:
 
 
 def centred_stored(gradient: Tensor, owner: Tensor, num_rows: int) -> Tensor:
-    """Likewise for rows in compressed form, (nnz,): less the mean over the stored entries of the row, its `owner`."""
+    """The gradient (nnz,) in compressed rows, less the mean over the stored entries of each row (`owner`)."""
     sums = gradient.new_zeros(num_rows).index_add_(0, owner, gradient)
     counts = torch.bincount(owner, minlength=num_rows).clamp_(min=1)
     return gradient - (sums / counts)[owner]

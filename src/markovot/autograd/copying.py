@@ -1,4 +1,4 @@
-"""Copies of what may hang on an autograd graph."""
+"""Copies of objects whose tensors may belong to an autograd graph."""
 
 from typing import Any, Self
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Copyable:
-    """Copies by `copy.deepcopy` and `pickle` hold the numbers of what hangs on a graph, without the graph.
+    """Objects whose copies by `copy.deepcopy` and `pickle` hold the numbers of tensors, without their autograd graph.
 
     torch refuses to copy tensors that were computed from others that require a gradient. Leaves stay as they are, and
     `copy.copy` shares everything.
@@ -22,7 +22,7 @@ class Copyable:
 
 
 def off_graph(value: Any) -> Any:
-    """The same, with detached tensors in place of those that were computed by autograd, also within containers."""
+    """The same value, where tensors that autograd computed are detached, also within containers."""
     if isinstance(value, Tensor):
         return value.detach() if value.grad_fn is not None else value
     if isinstance(value, tuple) and hasattr(value, "_fields"):

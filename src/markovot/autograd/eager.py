@@ -1,4 +1,4 @@
-"""Functions that torch.compile is to leave alone."""
+"""A decorator for functions that torch.compile must not trace."""
 
 import functools
 import sys
@@ -12,11 +12,11 @@ T = TypeVar("T")
 
 
 def eagerly(function: Callable[P, T]) -> Callable[P, T]:
-    """Run a function as it is written also within a compiled model, as one break in its graph.
+    """Run a function as it is written, also within a compiled model, where it is one break in the graph.
 
-    torch.compile would trace the solvers' loops and NumPy calls in hundreds of pieces, and take them for operations of
-    tensors. `torch.compiler.disable` keeps it out, but imports the compiler, which takes seconds: it is only asked for
-    once something else has imported that, and before, nothing can be compiling.
+    torch.compile would trace the solvers' loops and NumPy calls in hundreds of pieces, as if they worked on tensors.
+    `torch.compiler.disable` prevents that, but it imports the compiler, which takes seconds. So it is only called once
+    something else has imported the compiler; before that, nothing can be compiling.
     """
     disabled: Callable[P, T] | None = None
 

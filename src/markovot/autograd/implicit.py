@@ -48,17 +48,17 @@ class Implicit:
     Inputs and outputs have a leading axis of items, or of parts of items, so that `folded` can join several calls.
     """
 
-    num_differentiable = 1  # of the outputs; those that follow have no gradient
-    twice = False  # whether `curvature` and `pushforward` are there
-    native: Native | None = None  # the one output again, by operations that autograd knows: all its derivatives
-    fold: "Implicit | None" = None  # the call that stood for this one under vmap
+    num_differentiable = 1  # so many of the outputs, the first ones, have a gradient
+    twice = False  # whether `curvature` and `pushforward` are implemented
+    native: Native | None = None  # the one output, by operations of torch, which has all derivatives of these
+    fold: "Implicit | None" = None  # the call that replaced this one under vmap
 
     def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The outputs for detached inputs; keeps what the other methods need."""
+        """Compute the outputs for detached inputs, and keep what the other methods need."""
         raise NotImplementedError
 
     def pullback(self, needed: tuple[bool, ...], *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Gradients in the inputs that are needed, from those in the outputs (None: the loss does not use it)."""
+        """The needed gradients in the inputs, from those in the outputs (None: the loss does not use the output)."""
         raise NotImplementedError
 
     def pushforward(self, *tangents: Tensor | None) -> tuple[Tensor, ...]:
@@ -79,26 +79,26 @@ class Implicit:
 
 
 class Found(Protocol):
-    """What a solver finds, and the gradient of it."""
+    """The result of a solver, and its gradient."""
 
     def outputs(self) -> tuple[Tensor, ...]:
         """The outputs, the differentiable ones first."""
 
     def pullback(self, *needed_and_grads: Any) -> tuple[Tensor | None, ...]:
-        """As `Implicit.pullback`."""
+        """The same as `Implicit.pullback`."""
 
 
 F = TypeVar("F", bound=Found)
 
 
 class Once(Implicit, Generic[F]):
-    """A call that is differentiated once and in reverse, by the pullback of what its solver finds.
+    """A call with first derivatives in reverse mode only, by the pullback of what its solver finds.
 
     Args:
         solver: takes the detached inputs, and returns what it finds.
-        num_differentiable: of its outputs.
-        native: the one output again, by torch's own operations: slower or less accurate, but for it torch has every
-            derivative and transform. It serves those.
+        num_differentiable: how many of its outputs, the first ones, have a gradient.
+        native: computes the one output by torch's own operations. This is slower or less accurate, but torch has every
+            derivative and transform of it, so it is used for these.
     """
 
     def __init__(self, solver: Callable[..., F], *, num_differentiable: int = 1, native: Native | None = None) -> None:
@@ -109,7 +109,7 @@ class Once(Implicit, Generic[F]):
 
     @property
     def solved(self) -> F:
-        """What was found."""
+        """What the solver found."""
         assert self._solved is not None, "asked before the call"
         return self._solved
 
@@ -141,13 +141,13 @@ class Once(Implicit, Generic[F]):
 # Arguments: the call, which gradients are needed (of `_Pullback` and `_Curvature`), cotangents of the outputs, tangents
 # of the inputs, and the inputs. The numbers come from the call; the inputs are there to be connected to.
 class _Linked(Function):
-    """What the functions share: keeping their arguments, and vmap."""
+    """What the derivative functions share: how they keep their arguments, and vmap."""
 
     parts: ClassVar[str]  # what the tensors among the arguments are: v cotangents, u tangents, x inputs
 
     @classmethod
     def split(cls, call: Implicit, tensors: Sequence[T]) -> dict[str, Sequence[T]]:
-        """The tensors among the arguments, or what goes with each, by their part."""
+        """Split the tensors among the arguments (or one value for each) by their part."""
         num_outputs = call.num_differentiable
         num_inputs = (len(tensors) - num_outputs * cls.parts.count("v")) // (len(cls.parts) - cls.parts.count("v"))
         found: dict[str, Sequence[T]] = {}
@@ -167,7 +167,7 @@ class _Linked(Function):
 
     @classmethod
     def vmap(cls, info: Any, in_dims: tuple[Any, ...], call: Implicit, needed: Any, *tensors: Tensor | None) -> Any:
-        """Fold the axis into the items where the inputs have it; else one by one, since only v or u differ."""
+        """Fold the vmapped axis into the items if the inputs have it; else go one by one, since only v or u differ."""
         size, dims = info.batch_size, in_dims[2:]
         if any(dim is not None for dim in cls.split(call, dims)["x"]):
             assert call.fold is not None, "the derivative is vmapped over inputs, so the call was"
@@ -183,7 +183,7 @@ class _Linked(Function):
 class _Solve(Function):
     @staticmethod
     def forward(call: Implicit, *inputs: Tensor) -> tuple[Tensor, ...]:
-        # Views, since autograd turns what is returned into nodes of its graph, and the call keeps the originals.
+        # Views are returned: autograd makes nodes of its graph of returned tensors, and the call keeps the originals.
         return tuple(output.view_as(output) for output in call.solve(*(tensor.detach() for tensor in inputs)))
 
     @staticmethod
@@ -202,8 +202,8 @@ class _Solve(Function):
         grads = grads[: call.num_differentiable]
         if not torch.is_grad_enabled() and not transforming():
             return None, *call.pullback(needed, *grads)
-        # Under create_graph=True autograd runs this with gradients enabled, and would take mere numbers for
-        # constants: a wrong second derivative, silently. (`once_differentiable` was seen to let that through.)
+        # Under create_graph=True autograd runs this with gradients enabled. It would treat plain numbers as constants,
+        # and so return a wrong second derivative, silently. (`once_differentiable` was seen not to prevent that.)
         if call.native is not None:
             return None, *torch.autograd.grad(call.native(*inputs), inputs, grads, create_graph=True)
         if not call.twice and not transforming():
@@ -309,7 +309,7 @@ def _detached(tensors: Grads) -> list[Tensor | None]:
 
 
 def _present(tensors: Grads) -> tuple[Tensor, ...]:
-    """Without those that were not asked for: a Function's outputs are tensors."""
+    """The gradients that are not None: the outputs of a Function must be tensors."""
     return tuple(tensor for tensor in tensors if tensor is not None)
 
 
@@ -324,7 +324,7 @@ def _slice(tensor: Tensor | None, dim: int | None, k: int) -> Tensor | None:
 
 
 def _fold(tensor: Tensor | None, dim: int | None, size: int) -> Tensor | None:
-    """The hidden axis joined with the leading one; tensors without it are repeated."""
+    """Join the hidden axis with the leading one; tensors without a hidden axis are repeated."""
     if tensor is None:
         return None
     wide = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)

@@ -1,4 +1,4 @@
-"""Whether `torch.func` transforms or forward-mode differentiation are at work, and what they wrap.
+"""Tell whether `torch.func` transforms or forward-mode differentiation are active, and which tensors they wrap.
 
 torch has no public names for these questions; every use of its private ones is in this file.
 """
@@ -14,7 +14,7 @@ _functorch = torch._C._functorch
 
 
 def transforming() -> bool:
-    """Whether this runs inside `torch.func.grad`, `vmap`, `jvp`, or what is made of them."""
+    """Whether this runs inside `torch.func.grad`, `vmap`, `jvp`, or a transform that uses these."""
     return torch._C._are_functorch_transforms_active()
 
 
@@ -31,13 +31,13 @@ def recording(*tensors: Tensor) -> bool:
 
 
 def is_wrapped(tensor: Tensor) -> bool:
-    """Whether a transform stands between this tensor and its numbers."""
+    """Whether a transform wraps this tensor, so that its numbers are not at hand."""
     return _functorch.is_functorch_wrapped_tensor(tensor)
 
 
 @contextmanager
 def outside() -> Iterator[None]:
-    """Compute with numbers alone: inside a transform even a new tensor would be wrapped."""
+    """Compute outside all transforms: inside one, even a new tensor would be wrapped."""
     if not transforming():
         yield
         return

@@ -1,4 +1,4 @@
-"""Chains coupled for the long run: least mean costs, and optimal transition couplings."""
+"""Optimal transition couplings: the least long-run mean cost of two coupled chains."""
 
 from markovot.average.coupling import TransitionCouplingSolution, optimal_transition_coupling
 

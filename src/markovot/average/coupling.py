@@ -161,7 +161,7 @@ def optimal_transition_coupling(
         return Once(solve)
 
     inputs = GainInputs(given.ground, given.x, given.y, given.epsilon)
-    hidden = given.pairing.known is None  # inside a transform, which the call refuses
+    hidden = given.pairing.known is None  # inside a transform; the call refuses these
     parts = None if hidden else [alone(item, given.pairing) for item in range(given.batch.numel())]
     answer, found = solved_in_parts(given, inputs, call, parts=parts)
     solution = _package(answer, [value for (value,) in found])
@@ -171,14 +171,14 @@ def optimal_transition_coupling(
 
 
 class _JointClasses:
-    """The joint classes of the pairs of a batch; each chain is looked at once."""
+    """The joint classes of the pairs of a batch; each chain is analysed once."""
 
     def __init__(self, pairing: Pairing) -> None:
         self._pairing = pairing
         self._known: dict[tuple[str, int], Phases] = {}
 
     def of(self, part: Part) -> Sets:
-        """Those of the pair of a part."""
+        """The joint classes of the pair in a part."""
         assert part.items is not None, "every pair is a part of its own"
         item, found = int(part.items), []
         for name, chains, rows in zip("xy", self._pairing.pairs, part.pairing.rows, strict=True):
@@ -214,7 +214,7 @@ class _Details(Details[SolvedGain]):
         return self.shaped(self.answer.costs(found))
 
     def _couplings(self, item: int, step: int) -> tuple[couplings.Entries, tuple[int, int], couplings.Chains]:
-        """Those of a pair, with the numbers of its own states."""
+        """The plans of a pair, in the numbering of its own states; how many states it has; and its chains."""
         number, place = located(self.answer.parts, item)
         part, solved = self.answer.parts[number], self.answer.solved[number]
         return solved.couplings(place, step), part.shape, solved.problem.pairing.chains(place)

@@ -1,12 +1,12 @@
 r"""The gain of one pair of chains, and its gradient.
 
 Differentiating `g + h = D + OT(A, B; h)` with dOT = <pi, dh> + <f, dA> + <g, dB> + KL deps (envelope theorem), and
-taking the mean under the stationary law lambda of the coupled chain, in which dh cancels since lambda P = lambda,
+taking the mean under the stationary law lambda of the coupled chain, where dh cancels since lambda P = lambda, give
 
     grad D = lambda                              grad A_ik = sum_j lambda_ij f_ij^k
     grad epsilon = <lambda, KL>                  grad B_jl = sum_i lambda_ij g_ij^l
 
-with no linear system but that for lambda. Potentials are defined up to a constant, and gradients in rows are centred.
+with no linear system except that for lambda. Potentials are defined up to a constant; gradients in rows are centred.
 """
 
 import math
@@ -24,13 +24,13 @@ from markovot.solving.problem import Plans, Problem
 from markovot.transport.threads import own_threads
 from markovot.transport.units import confined
 
-# Gains no further apart than this share of the range of the cost tie.
+# Gains that differ by no more than this share of the range of the cost count as equal.
 TIE = 1e-12
 
 
 @dataclass
 class SolvedGain:
-    """One pair of chains, without padding, solved: a batch of one item."""
+    """A solved pair of chains, without padding, as a batch of one item."""
 
     problem: Problem[GainInputs[Tensor]]
     joint: Sets
@@ -55,12 +55,12 @@ class SolvedGain:
 
     @property
     def error_bound(self) -> Tensor:
-        """Half its width, (1,)."""
+        """Half the width of that enclosure, (1,)."""
         return self._certified[1]
 
     @cached_property
     def _certified(self) -> tuple[Tensor, Tensor]:
-        """A mean of costs lies among them; exact copies whose states have the least cost to themselves, at it."""
+        """The enclosure, cut to the range of the costs. Copies of one chain may be known to have the least cost."""
         given, rows = self.problem.inputs, self.problem.pairing.rows
         lower, upper = self.found.lower.amin()[None], self.found.upper.amin()[None]
         low, high = self._limits
@@ -85,7 +85,7 @@ class SolvedGain:
 
     @property
     def bias(self) -> Tensor:
-        """The bias, least zero in each joint class, (1, n, m)."""
+        """The bias, whose minimum in each joint class is zero, (1, n, m)."""
         return self.found.bias - self.joint.spread(self.joint.least(self.found.bias))
 
     def outputs(self) -> tuple[Tensor, ...]:
@@ -109,7 +109,7 @@ class SolvedGain:
         return self.found.engine.couplings(item)
 
     def pullback(self, needed: tuple[bool, ...], grad_value: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients in `GainInputs`, in their order, of which only the needed ones are computed."""
+        """The gradients in the order of `GainInputs`; only the needed ones are computed."""
         need, engine = GainInputs(*needed), self.found.engine
         weight = grad_value[:, None, None] * self._law
         for_x, for_y = self.problem.pairing.entries
@@ -131,7 +131,7 @@ def solve(
         joint: the joint classes of the pair.
         rtol: wanted certified error, relative to the range of the cost.
         max_iter: sweeps.
-        polish: go a step further, for gradients.
+        polish: take one more step past the tolerance, for gradients.
     """
     wanted = tolerance(cost_range(problem.inputs.ground, None), rtol)
     return SolvedGain(problem, joint, iterate(problem, joint, wanted, max_iter, polish=polish), wanted)

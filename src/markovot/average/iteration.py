@@ -10,8 +10,8 @@ where `T(h) >= h + a`, the mean of `D + P h - h` under the stationary law of any
 D, is at least a; and where `T(h) <= h + b`, the coupled chain that T chooses at h has a mean cost of at most b. (At
 epsilon > 0 the costs are those with the entropic term.) The bounds of all sweeps hold together.
 
-A step is Newton's: with P the plans at h, the next h solves `(I - P) h = c - g`, `c + P h = T(h)` at the old h. Each
-gain is that of a policy, hence above the least one, and no larger than the last.
+A step is Newton's: with P the plans at h, the next h solves `(I - P) h = c - g`, where c is given by `c + P h = T(h)`
+at the old h. Each gain is that of a policy, hence not below the least one, and not above the one before.
 """
 
 from contextlib import nullcontext
@@ -41,18 +41,18 @@ T = TypeVar("T")
 
 # Sums of three numbers as large as the bias are rounded by no more than this share of it.
 ROUND_OFF = 4 * 2.0**-52
-# Linear systems are not asked for less than this share of the bias.
+# No linear system is solved to a residual below this share of the bias.
 LINEAR_FLOOR = 1e-14
 # Linear systems, whose products cost little beside a sweep, are solved to this share of the last residual.
 FORCING = 1e-3
-# An entropic step larger than this, in ranges of the cost, comes of sets of different cost that P all but never leaves.
-# Then, and where a system is not solved, P is stopped with a small probability at each step, a smaller one each time:
-# halfway between value and policy iteration.
+# An entropic step above this, in ranges of the cost, means that P almost never leaves some sets, of different costs.
+# Then, and where a system is not solved, P is stopped at each step with a small probability, a smaller one each time.
+# This lies between value and policy iteration.
 DAMPED_ABOVE, DAMPING, RELAXED = 1e6, 1e-3, 0.3
 
 
 class GainInputs(NamedTuple, Generic[T]):
-    """One thing for each tensor in which the gain is differentiable, as in `problem.Inputs`."""
+    """One field for each tensor in which the gain is differentiable, as in `problem.Inputs`."""
 
     ground: T  # (1, n, m), D
     x: T  # transition (1, n, n), or stored values (nnz,)
@@ -82,7 +82,7 @@ def iterate(
         joint: the joint classes.
         tolerance: wanted half-width of the enclosures, (1,).
         max_iter: sweeps.
-        polish: go a step further than the tolerance asks, for gradients.
+        polish: take one more step past the tolerance, for gradients.
     """
     given, rows = problem.inputs, problem.pairing.rows
     ground = given.ground
@@ -124,7 +124,7 @@ class _Iteration:
             gap = torch.maximum(share * LOCAL_SHARE * self.goal, LOCAL_FORCING * width)
 
     def _sweep(self, h: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
-        """Solve the local problems at h, and narrow the enclosures; T(h) - h, and the largest of its ranges, (1,)."""
+        """Solve the local problems at h, and narrow the enclosures. Returns T(h) - h, and its largest range, (1,)."""
         joint = self.joint
         lower, upper = self.chain.engine.sweep(h, gap, self.stop.active)
         self.chain.forget()

@@ -1,4 +1,4 @@
-"""What the Poisson equation of a coupled chain is made of: sets of pairs, the independent coupling, LU factors."""
+"""The parts of the Poisson equation of a coupled chain: sets of pairs, the independent coupling, LU factors."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from torch import Tensor
 from markovot.average.recurrence import support
 from markovot.transport.rows import Rows
 
-# The independent coupling is two products of dense matrices where rows are this full, or on other devices.
+# Where rows are this full, and on other devices, the independent coupling is applied by two dense products.
 DENSE_SHARE = 1 / 8
-# The independent coupling is not written down where it takes more entries than this.
+# The matrix of the independent coupling is not formed if it has more entries than this.
 MOST_ENTRIES = 1 << 23
 # Steps of the power method, for the order of states.
 ORDER_STEPS = 10
@@ -44,15 +44,15 @@ class Sets:
         return start.scatter_reduce_(0, self._slot, v.reshape(-1), "amin")[:-1]
 
     def largest(self, v: Tensor) -> Tensor:
-        """The largest value, likewise."""
+        """The largest value of v in each set, (count,)."""
         return -self.least(-v)
 
     def spread(self, values: Tensor) -> Tensor:
-        """One value for each set (count,) at all its pairs, (1, n, m); zero elsewhere."""
+        """Write the value of each set (count,) at all its pairs, (1, n, m); zero elsewhere."""
         return torch.cat([values, values.new_zeros(1)])[self._slot].view(1, *self.labels.shape)
 
     def only(self, chosen: int) -> "Sets":
-        """One of the sets, alone."""
+        """The one chosen set."""
         return Sets(torch.where(self.labels == chosen, 0, -1))
 
 
@@ -82,14 +82,14 @@ class Independent:
 
 
 def monotone_order(rows: tuple[Rows, Rows], cost: Tensor) -> tuple[Rows, Rows]:
-    """The same chains, the entries of their rows in an order in which the north-west corner is a good first plan.
+    """The same chains, with row entries sorted so that the north-west corner rule gives a good first plan.
 
-    The leading singular vectors of a cost with its row and column means taken off say which states of X would go with
-    which of Y, if the cost was a product; then coupling both in order would be optimal. Measured on block models of 40
-    to 100 states: a half to two thirds of the pivots of the simplex method.
+    The states are sorted by the leading singular vectors of the cost, after its row and column means are subtracted. If
+    the cost were a product of two vectors, coupling both sides in this order would be optimal. Measured on block models
+    of 40 to 100 states: the simplex method needs a half to two thirds of the pivots.
 
     Args:
-        rows: of the two chains.
+        rows: the rows of the two chains.
         cost: (1, n, m).
     """
     centred = cost[0] - cost[0].mean(0) - cost[0].mean(1, keepdim=True) + cost[0].mean()
@@ -97,7 +97,7 @@ def monotone_order(rows: tuple[Rows, Rows], cost: Tensor) -> tuple[Rows, Rows]:
     for _ in range(ORDER_STEPS):
         v = centred.mT @ u
         u = torch.nn.functional.normalize(centred @ v, dim=0)
-    # what should go together has a negative product
+    # states that should be coupled have a negative product
     return _ordered(rows[0], u), _ordered(rows[1], -(centred.mT @ u))
 
 
@@ -109,12 +109,12 @@ def _ordered(rows: Rows, place: Tensor) -> Rows:
 
 
 class Factors:
-    """LU factors of `I - P + E W`: E tells the sets of a pair, W takes the mean over a set.
+    """LU factors of `I - P + E W`: E gives each pair the value of its set, W takes the mean over each set.
 
-    The dense part is kept apart, as a border: `(I - P) x + E g = b`, `W x = 0` has the solution `z = x + E g`.
+    The dense part E W becomes a border of the matrix: `(I - P) x + E g = b`, `W x = 0` has the solution `z = x + E g`.
 
     Args:
-        matrix: P, a SciPy sparse array (nm, nm), its rows outside the sets zero.
+        matrix: P, a SciPy sparse array (nm, nm), whose rows outside the sets are zero.
         sets: which pairs are in which set, or None for no sets.
     """
 
@@ -135,9 +135,9 @@ class Factors:
         self._lu = splu(csc_array((value, (row, column)), shape=(size + count, size + count)))
 
     def solve(self, rhs: Tensor, *, transpose: bool) -> Tensor:
-        """The z of the system or, with P^T and (E W)^T, of its transpose; rhs and z are (1, n, m)."""
+        """The solution z of the system, or of its transpose (with P^T and (E W)^T); rhs and z are (1, n, m)."""
         b = rhs.reshape(-1).cpu().numpy()
-        # of the transpose, `(I - P)^T z + W^T s = b`, `E^T z = E^T b`: its sum over a set gives s = E^T z
+        # The transpose is `(I - P)^T z + W^T s = b`, `E^T z = E^T b`. Summed over a set, it gives s = E^T z.
         below = self._border.T @ b if transpose else np.zeros(self._border.shape[1])
         found = self._lu.solve(np.append(b, below), trans="T" if transpose else "N")
         x, g = found[: b.size], found[b.size :]

@@ -1,6 +1,6 @@
-r"""The Poisson equation of a coupled chain: its long-run mean cost, and what a start adds to it.
+r"""The Poisson equation of a coupled chain: its long-run mean cost, and what each first pair adds to the total cost.
 
-P is the chain on pairs of states that an engine's plans make, r a cost of each pair. Wanted are g and x with
+Let P be the chain on pairs of states whose rows are an engine's plans, and r a cost of each pair. We want g and x with
 
     (I - P) x = r - g,          g constant on each joint class (see `recurrence`),
 
@@ -8,15 +8,15 @@ the gain and the bias of P. With w the uniform law on a recurrent class R of P, 
 
     (I - P + 1 w^T) z = r  on R      has one solution, and      x = z - g,   g = w^T z,      since lambda (I - P) = 0:
 
-well conditioned where P mixes within R, whatever the period of P, for nothing is discounted. On transient pairs
+which is well conditioned where P mixes within R, whatever the period of P. On transient pairs
 `x - P x = r - g`, with x given on R, has one solution too. The stationary law solves `(I - P + 1 w^T)^T lambda = w`.
 
 **Several recurrent classes.** At epsilon = 0 a plan has few entries, and P may well have several recurrent classes in a
-joint class, of different gains. The least gain there is can be had from every pair of a joint class all the same, since
-the independent coupling leads everywhere. So the classes of least gain are kept, and pairs from which P may reach
-another one are coupled independently instead, until they are on a sure way to a kept one: the policy iteration of
-Puterman (1994, section 9.5) for communicating decision processes, which always ends, since the gain then falls. Where
-all classes tie, x has mean zero on each: their biases stay as far apart as they were, and the bias falls.
+joint class, with different gains. Still, the least gain is within reach of every pair of a joint class, since the
+independent coupling leads everywhere. So the classes of least gain are kept. Pairs from which P may reach another class
+are coupled independently instead, until they surely end in a kept class. This is the policy iteration of Puterman
+(1994, section 9.5) for communicating decision processes, which always ends, since the gain then falls. Where all
+classes have the same gain, x has mean zero on each: their biases stay as far apart as they were, and the bias falls.
 """
 
 from collections.abc import Callable
@@ -33,22 +33,22 @@ from markovot.solution import SolveError
 from markovot.transport.engine import Engine
 from markovot.transport.linear import Linear, bicgstab
 
-# Masses below this are rounding of the simplex method: they are no arcs of the coupled chain.
+# Masses below this are rounding of the simplex method, and do not count as arcs of the coupled chain.
 ROUNDING = 1e-13
-# A Krylov method that takes more steps is not on its way; a factorisation may be.
+# A Krylov method that needs more steps than this is stopped: a factorisation may be faster.
 KRYLOV_STEPS = 300
-# Then systems are factorised, up to so many pairs; or, whatever their number, where P has so few entries for each row
-# that it all but permutes the pairs, and factors have little to fill in.
+# Then systems are factorised, if they have at most so many pairs; or, with any number of pairs, if P has so few entries
+# in each row that it almost permutes the pairs, which leaves the factors sparse.
 FACTORISED, FEW_ENTRIES = 4096, 1.5
-# Those of so few pairs are factorised at once: steps of a Krylov method cost more in Python than in arithmetic.
+# Systems of so few pairs are factorised at once: steps of a Krylov method cost more in Python than in arithmetic.
 SMALL = 512
-# The stationary law is solved to the first of these, in the sum of moduli; above the second it is not handed out.
+# The stationary law is solved to the first residual (a sum of moduli), and refused if it exceeds the second.
 LAW_TOLERANCE, LAW_LIMIT = 1e-13, 1e-8
 Product = Callable[[Tensor], Tensor]
 
 
 def krylov(product: Product, rhs: Tensor, tolerance: Tensor, max_iter: int, *, transpose: bool = False) -> Linear:
-    """The x of `x - product(x) = rhs`, (1, n, m), as far as a Krylov method gets."""
+    """The x of `x - product(x) = rhs`, (1, n, m), as accurate as a Krylov method gets it."""
     active = torch.ones_like(tolerance, dtype=torch.bool)
     return bicgstab(
         lambda v, _: product(v), rhs, torch.zeros_like(tolerance), tolerance, active, transpose=transpose,
@@ -57,7 +57,7 @@ def krylov(product: Product, rhs: Tensor, tolerance: Tensor, max_iter: int, *, t
 
 
 def independent_bias(independent: Independent, joint: Sets, cost: Tensor, tolerance: Tensor, max_iter: int) -> Tensor:
-    """The bias of the independent coupling for a cost (1, n, m), roughly; the cost itself where that fails."""
+    """The bias of the independent coupling for a cost (1, n, m), roughly solved; the cost itself where that fails."""
     found = krylov(lambda v: independent(v) - joint.spread(joint.mean(v)), cost, tolerance, max_iter)
     if not bool(found.residual[0] <= cost.abs().amax()):
         return cost
@@ -65,13 +65,13 @@ def independent_bias(independent: Independent, joint: Sets, cost: Tensor, tolera
 
 
 class CoupledChain:
-    """The chain on pairs of states that the plans of an engine make, for its one item.
+    """The chain on pairs of states whose rows are the plans of an engine with one item.
 
     Args:
         engine: holds the plans, of its last sweep.
         independent: the independent coupling of the same chains.
         joint: the joint classes.
-        exact: whether plans have zeros where the rows have none, so that a joint class may have several recurrent
+        exact: whether transport is exact. Then plans have many zeros, and a joint class may have several recurrent
             classes.
     """
 
@@ -85,12 +85,12 @@ class CoupledChain:
         self._recurrent: Sets | None = None
 
     def forget(self) -> None:
-        """To be called after each sweep, which changes the plans."""
+        """Forget what was computed from the plans: call this after each sweep, which changes them."""
         self._matrix = self._recurrent = None
 
     @property
     def matrix(self) -> Any:
-        """P as a SciPy sparse array (nm, nm), without masses that are rounding."""
+        """P as a SciPy sparse array (nm, nm), without masses that are only rounding."""
         if self._matrix is None:
             from scipy.sparse import csr_array
 
@@ -111,7 +111,7 @@ class CoupledChain:
 
     @property
     def recurrent(self) -> Sets:
-        """The recurrent classes of P. Plans of entropic transport have no zeros: there they are the joint classes."""
+        """The recurrent classes of P. Entropic plans have no zeros, so for them these are the joint classes."""
         if not self.exact:
             return self.joint
         if self._recurrent is None:
@@ -130,7 +130,7 @@ class CoupledChain:
         Args:
             cost: r, (1, n, m).
             tolerance: wanted residual in the maximum norm, (1,).
-            tie: gains no further apart than this are equal, (1,).
+            tie: gains that differ by no more than this count as equal, (1,).
         """
         recurrent = self.recurrent
         z, solved = self._within(recurrent, cost, tolerance)
@@ -152,7 +152,7 @@ class CoupledChain:
         return x, solved and bool(x.isfinite().all())
 
     def resolvent(self, cost: Tensor, stop: float, tolerance: Tensor) -> Tensor:
-        """The total cost until P is stopped, with a small probability at every step, (1, n, m)."""
+        """The total cost until P stops, which it does with probability `stop` at every step, (1, n, m)."""
 
         def product(v: Tensor) -> Tensor:
             return (1 - stop) * self.engine.apply(v, self._active)
@@ -160,7 +160,7 @@ class CoupledChain:
         return self._solve(product, cost, tolerance, lambda: self._factors(self.joint.inside, None, keep=1 - stop))[0]
 
     def _within(self, recurrent: Sets, cost: Tensor, tolerance: Tensor) -> tuple[Tensor, bool]:
-        """The z on the recurrent pairs, zero elsewhere."""
+        """Solve for z on the recurrent pairs; z is zero elsewhere. Returns z, and whether it was found."""
 
         def product(v: Tensor) -> Tensor:
             return self.engine.apply(v, self._active) * recurrent.inside - recurrent.spread(recurrent.mean(v))
@@ -171,7 +171,7 @@ class CoupledChain:
     def _outside(
         self, outside: Tensor, astray: Tensor | None, boundary: Tensor, tolerance: Tensor
     ) -> tuple[Tensor, bool]:
-        """The x on the other pairs; elsewhere it is `boundary`. Pairs that go astray are coupled independently."""
+        """Solve for x on the pairs `outside`; elsewhere x is `boundary`. Pairs `astray` are coupled independently."""
 
         def product(v: Tensor) -> Tensor:
             ahead = self.engine.apply(v, self._active)
@@ -229,7 +229,7 @@ class CoupledChain:
     def _factors(
         self, chosen: Tensor, sets: Sets | None, astray: Tensor | None = None, keep: float = 1.0
     ) -> Factors | None:
-        """Factors of a system with the chosen rows of P, and of the independent coupling for those that go astray."""
+        """Factors of the system with the chosen rows of P; pairs `astray` have rows of the independent coupling."""
         from scipy.sparse import diags_array
 
         size = chosen.numel()
@@ -244,5 +244,5 @@ class CoupledChain:
             chain = diags_array(rows * ~lost) @ self.matrix + diags_array(rows * lost) @ independent
         try:
             return Factors(chain, sets)
-        except RuntimeError:  # singular in floating point: sets that are all but closed
+        except RuntimeError:  # singular in floating point: some sets are almost never left
             return None

@@ -18,7 +18,7 @@ class Phases(NamedTuple):
 
     closed: Any  # bool (n,)
     period: int
-    phase: Any  # int64 (n,), in 0..period-1; of no meaning outside the closed class
+    phase: Any  # int64 (n,), in 0..period-1; meaningless outside the closed class
 
 
 def phases(name: str, matrix: Any) -> Phases:
@@ -62,7 +62,7 @@ def joint_classes(x: Phases, y: Phases) -> Any:
     """The joint class of each pair of states, int64 (n, m), counted from 0.
 
     Raises:
-        ValueError: several joint classes, and transient states, whose pairs may choose between them.
+        ValueError: there are several joint classes and transient states, whose pairs may end in different classes.
     """
     common = int(np.gcd(x.period, y.period))
     for name, each in (("x", x), ("y", y)):
@@ -77,14 +77,14 @@ def joint_classes(x: Phases, y: Phases) -> Any:
 
 
 def ancestors(matrix: Any, targets: Any) -> Any:
-    """From which states some of the `targets` (bool) can be reached, themselves included: bool."""
+    """The states from which some of the `targets` (bool) can be reached, including the targets: bool."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import breadth_first_order
 
     size = matrix.shape[0]
     back = matrix.T.tocsr()
     wanted = np.flatnonzero(targets)
-    # one more state, with an arc to every target, to start from
+    # one more state, with an arc to every target, is the start of the search
     indptr = np.append(back.indptr, back.indptr[-1] + wanted.size)
     indices = np.append(back.indices, wanted)
     graph = csr_array((np.ones(indices.size, dtype=np.int8), indices, indptr), shape=(size + 1, size + 1))

@@ -1,4 +1,4 @@
-"""What a chain is made of: transition rows in one of two layouts, initial law, features; conversions."""
+"""The tensors of a chain (transition rows in one of two layouts, initial law, features), and their conversions."""
 
 from collections.abc import Callable
 from typing import Any, Self
@@ -19,7 +19,7 @@ NEGLIGIBLE = 1e-300
 
 
 class ChainBase(Copyable):
-    """The tensors of a chain or a batch of chains, unchecked but for the places of stored entries: see MarkovChain."""
+    """The tensors of a chain or a batch. Only the places of stored entries are checked here: see MarkovChain."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class ChainBase(Copyable):
         self.num_states: int = shape[-1]
 
     def __getstate__(self) -> dict[str, Any]:
-        # What is kept goes by the version of the chain's tensor, and a copy counts its versions anew.
+        # Cached rows belong to a version of the chain's tensor, but the versions of a copy are counted from zero.
         return super().__getstate__() | {"_stationary": None, "_kept_rows": None, "_checked": None}
 
     # --- what it is
@@ -81,7 +81,7 @@ class ChainBase(Copyable):
         """Row pointers, column indices and values of a sparse chain."""
         if isinstance(self._rows, Tensor):
             raise AttributeError("indptr, indices, values: this chain has the dense layout. Use chain.transition.")
-        # Once, and again if somebody has written into them: compiled loops go where these tell them.
+        # They are checked once, and again if somebody wrote into them, since compiled loops follow them blindly.
         written = _writes(self._rows.indptr) + _writes(self._rows.indices)
         if self._checked != written:
             compressed.check("rows", self._rows)
@@ -134,7 +134,7 @@ class ChainBase(Copyable):
         A stationary law is computed at the first use, with its gradient in the transition probabilities.
 
         Raises:
-            ValueError: the law is to be the stationary one, and that is not unique.
+            ValueError: the law is the stationary one, which is not unique.
         """
         if isinstance(self._initial, Tensor):
             return self._initial
@@ -153,9 +153,9 @@ class ChainBase(Copyable):
         return law
 
     def rows(self) -> Rows:
-        """The positive probabilities, float64, detached, the batch flattened: what transport engines take.
+        """The positive probabilities for transport engines: float64, detached, the batch flattened.
 
-        Rows that sum to one within their dtype's tolerance are made to do so in float64. Kept, with the layouts that
+        Rows are divided by their sums, so that these are one in float64. The result is kept, with the layouts that
         engines add, as long as the chain's tensor carries no gradient and nobody writes into it.
         """
         version = self._version
@@ -180,7 +180,7 @@ class ChainBase(Copyable):
         return stored_rows(self.compressed._replace(values=values), sizes)
 
     def outside_inference(self) -> Self:
-        """This chain; run outside inference mode, one without tensors made inside, which autograd cannot keep."""
+        """This chain; outside inference mode, tensors made inside are copied, since autograd cannot keep them."""
         if torch.is_inference_mode_enabled() or not any(_of_inference(part) for part in vars(self).values()):
             return self
         rows = self._rows if isinstance(self._rows, Tensor) else Compressed(*map(_copied, self._rows))
@@ -273,7 +273,7 @@ def _writes(tensor: Tensor) -> int:
 
 
 def _of_inference(part: Any) -> bool:
-    """Whether autograd cannot keep what a chain holds, a tensor or some in a tuple."""
+    """Whether a part of a chain (tensors, or a tuple with some) is from inference mode: autograd cannot keep it."""
     if isinstance(part, tuple):
         return any(_of_inference(one) for one in part)
     return isinstance(part, Tensor) and part.is_inference() and not is_wrapped(part)
@@ -293,7 +293,7 @@ def dense_rows(transition: Tensor, sizes: Tensor) -> Rows:
 
 
 def stored_rows(stored: Compressed, sizes: Tensor) -> Rows:
-    """Likewise, of float64 matrices in compressed rows."""
+    """The same as `dense_rows`, for float64 matrices in compressed rows."""
     shape = (len(sizes), stored.rows_shape[-1])
     owner = stored.owner()
     values = stored.values / stored.row_sums(owner).reshape(-1)[owner]

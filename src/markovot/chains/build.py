@@ -20,7 +20,7 @@ from markovot.chains.compressed import Compressed, gather
 
 _Map = Callable[[Tensor], Tensor]
 DEAD_ENDS = ("stay", "uniform", "error")
-# A chain of more would have nothing but row pointers in gigabytes.
+# With more states than this, the row pointers alone would take gigabytes.
 MOST_STATES = 1 << 28
 
 
@@ -36,7 +36,7 @@ def _check_dead_ends(dead: Tensor, dead_ends: str) -> None:
 def _shares(weights: Tensor, peaks: Tensor, add: _Map, spread: _Map) -> Tensor:
     """Weights divided by the sums of their rows, differentiable; rows of weight zero stay so.
 
-    Rows near the ends of the range of floats are scaled first: their sums would overflow, or the inverses of these.
+    Rows near the ends of the range of floats are scaled first: their sums, or the inverses of the sums, would overflow.
 
     Args:
         weights: checked.
@@ -46,7 +46,7 @@ def _shares(weights: Tensor, peaks: Tensor, add: _Map, spread: _Map) -> Tensor:
     """
     info = torch.finfo(weights.dtype)
     odd = (peaks > 0) & ((peaks < info.tiny**0.5) | (peaks > info.max**0.5))
-    # Where the total is zero, or not to be used, nothing may be divided by it: the gradient would be NaN although it is
+    # Where the total is zero or not used, we must not divide by it: the gradient would be NaN, although the quotient is
     # not selected.
     plainly = weights / spread(torch.where(odd | (peaks == 0), 1.0, add(weights)))
     if not bool(plain(odd).any()):
@@ -56,8 +56,8 @@ def _shares(weights: Tensor, peaks: Tensor, add: _Map, spread: _Map) -> Tensor:
     scaled = still * spread(factor)
     total = torch.where(peaks == 0, 1.0, add(scaled))
     shares = scaled / spread(total)
-    # The same numbers with their first derivative, (g - <g, shares>) / sum: the difference before the quotient, so that
-    # a derivative of zero is zero whatever the sum. (A second one would lie beyond the range of floats.)
+    # The same numbers, with the first derivative (g - <g, shares>) / sum. The difference is taken before the quotient,
+    # so that a zero derivative stays zero for any sum. (A second one would lie beyond the range of floats.)
     step = (weights - still) * spread((factor / total).clamp(max=info.max))
     return torch.where(spread(odd), shares + step - shares * spread(add(step)), plainly)
 
@@ -136,7 +136,7 @@ def graph_weights(graph: Any, weight: str | None) -> tuple[Compressed, list[Any]
 
 
 def _check_weight(graph: Any, weight: Any) -> None:
-    """Refuse what names no attribute: every edge would silently count as 1."""
+    """Refuse a name that no attribute has: every edge would silently count as 1."""
     if isinstance(weight, bool):
         raise TypeError(
             f"weight: expected the name of an edge attribute, or None, got {type(weight).__name__}. Set the weights in "

@@ -22,11 +22,11 @@ class MarkovChain(ChainBase):
     `as_chain`, which check what they are given; the constructor checks only that no index is out of range.
     Treat chains as immutable.
 
-    A chain owns its numbers. Arrays, SciPy matrices, lists and tensors are copied when it is made, and what is
-    written into them later changes nothing. A tensor that requires a gradient when the chain is made is the
-    exception: it is kept as it is, so that gradients reach it, and so that what an optimiser writes into it counts
-    from the next solve on. Of a sparse tensor that goes for the tensor its values were made from; the places of its
-    entries are copied, and a sparse tensor that is itself a leaf makes a new chain after each step.
+    A chain owns its numbers. Arrays, SciPy matrices, lists and tensors are copied when it is made, and later writes
+    into them change nothing. The exception is a tensor that requires a gradient when the chain is made: it is kept
+    as it is, so that gradients reach it, and so that the steps of an optimiser take effect from the next solve on.
+    For a sparse tensor, this holds for the tensor that its values were made from; the places of its entries are
+    copied. If the sparse tensor is itself a leaf, make a new chain after each step.
 
     Chains have one of two layouts. Dense: `transition`, all of whose entries receive a gradient. Sparse:
     `indptr`, `indices`, `values`, of which the stored values do.
@@ -211,8 +211,8 @@ class MarkovChain(ChainBase):
         Args:
             trajectories: sequences of states, or a single one: lists, arrays, tensors, or columns of a table. States
                 are integers from 0, or names, which are strings; never both. Missing values are no states. A flat list
-                of strings is one trajectory of names, `[list(text) for text in texts]` many of letters; words of which
-                none comes twice are refused, since either could be meant. A matrix has a trajectory in each row.
+                of strings is one trajectory of names; `[list(text) for text in texts]` is many, of letters. A list of
+                words without repetition is refused, since either could be meant. Rows of a matrix are trajectories.
             num_states: n, where more states exist than occur. Default: the largest that occurs plus one.
             pseudo_count: c >= 0, added to all n^2 counts.
             initial: "stationary", "uniform" or a tensor.
@@ -348,7 +348,7 @@ class MarkovChain(ChainBase):
         return storage.read(path, cls)
 
 def _numbers_of(features: Any) -> Any:
-    """Features that are numbers, as a tensor of our own; labels as they are."""
+    """Numerical features as a tensor with its own memory; labels as they are."""
     if not isinstance(features, Tensor | np.ndarray) or (isinstance(features, np.ndarray) and _is_text(features)):
         return features
     return validate.as_tensor("features", features)
@@ -359,7 +359,7 @@ def _is_text(array: Any) -> bool:
 
 
 def _listed(names: Any) -> list[Any]:
-    """Names of states as a list of our own; a set has no order."""
+    """Names of states as a new list; a set is refused, since it has no order."""
     if isinstance(names, Set):
         raise TypeError(f"state_names: expected a sequence, got {kind(names)}, which has no order. Give a list.")
     return [validate.key("state_names", name) for name in validate.items("state_names", names, "a list of names")]

@@ -1,8 +1,8 @@
 """Compressed rows of a batch of matrices: row pointers, column indices and values in one flat store.
 
 The row `i` of matrix `b` is `values[indptr[b, i]:indptr[b, i+1]]`, at the columns `indices[...]` of the same
-slice. torch's own sparse tensors are read (see `sparse`) and never made: their batches need equal counts, and values
-cannot be reached by every operation.
+slice. torch's own sparse tensors are read (see `sparse`) but never made: in a batch of them all items need the same
+number of entries, and some operations cannot reach their values.
 """
 
 from typing import Any, NamedTuple
@@ -63,7 +63,7 @@ def gather(owner: Tensor, columns: Tensor, values: Tensor, rows_shape: tuple[int
 def check(name: str, rows: Compressed) -> None:
     """Refuse pointers and columns with which a loop would read beyond the arrays, or an entry twice.
 
-    Compiled loops and SciPy's read where they are told to: whatever comes from outside goes through here first.
+    Compiled loops, also those of SciPy, follow these numbers blindly, so all input from outside is checked here first.
 
     Raises:
         TypeError: pointers or columns that are not int64.
@@ -95,13 +95,13 @@ def _check_places(name: str, indptr: Any, indices: Any) -> None:
         raise ValueError(f"{name}: column {int(indices[at])} of stored entry {at} does not lie in [0, {size}).")
     rises = indices[1:] > indices[:-1]
     starts = ends.reshape(-1)
-    rises[starts[(starts > 0) & (starts < count)] - 1] = True  # from one row to the next anything goes
+    rises[starts[(starts > 0) & (starts < count)] - 1] = True  # between two rows, columns may fall
     if not bool(rises.all()):
         raise ValueError(f"{name}: columns must rise within each row. Sort them, and sum entries that are repeated.")
 
 
 def light(tensor: Tensor) -> Any:
-    """The numbers of a small tensor, for which NumPy needs a fifth of torch's time."""
+    """A small tensor as a NumPy array, since NumPy needs a fifth of torch's time for it."""
     with outside():
         tensor = plain(tensor)
         return tensor.numpy() if tensor.device.type == "cpu" else tensor

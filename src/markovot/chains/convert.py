@@ -1,4 +1,4 @@
-"""as_chain: whatever the user has, as a MarkovChain."""
+"""as_chain: convert the objects of users to a MarkovChain."""
 
 import numbers
 import sys
@@ -12,7 +12,7 @@ from markovot import validate
 from markovot.chains.chain import MarkovChain
 from markovot.validate import containers
 
-# Objects that hold too many choices to be converted unasked, by the library that their class comes from.
+# Objects that need a choice, and so are not converted by as_chain, by the library that their class comes from.
 _ELSEWHERE = {
     "torch_geometric": "markovot.interop.from_pyg(data), or from_pyg_dataset(dataset) for many graphs",
     "deeptime": "markovot.interop.from_deeptime(model), or from_deeptime_hmm(model) for a hidden Markov model",
@@ -60,7 +60,7 @@ def as_chain(obj: Any) -> MarkovChain:
 
 
 def chain_of(name: str, obj: Any) -> MarkovChain:
-    """`as_chain` of an argument, whose name its errors begin with."""
+    """`as_chain` of an argument; errors begin with the name of the argument."""
     with validate.named(name):
         return converted(obj)
 
@@ -78,7 +78,7 @@ def single(name: str, chain: Any) -> MarkovChain:
 
 
 def converted(obj: Any) -> MarkovChain:
-    """`as_chain` for those who say themselves what the object is."""
+    """`as_chain` for callers that name the object in errors themselves."""
     if isinstance(obj, MarkovChain):
         return obj.outside_inference()
     if _is_matrix(obj):
@@ -113,7 +113,7 @@ def _is_matrix(obj: Any) -> bool:
 
 
 def _is_labels(obj: Any) -> bool:
-    """Not another transition matrix: square matrices always are."""
+    """Whether an object is a set of labels. A square matrix never is: it counts as a transition matrix."""
     if isinstance(obj, list | tuple):
         return not any(isinstance(item, MarkovChain) or (_is_matrix(item) and item.ndim > 1) for item in obj)
     return isinstance(obj, Tensor | np.ndarray) and (obj.ndim == 1 or (obj.ndim == 2 and obj.shape[0] != obj.shape[1]))

@@ -1,7 +1,7 @@
 """Steps between states, counted in trajectories.
 
-What a trajectory is made of is told by the types of its entries, never by what NumPy would make of them: it turns a
-number beside a string into a string, None into a name, and tuples into rows.
+The types of its entries decide what kind of trajectory it is. NumPy is not asked, since it turns a number beside a
+string into a string, None into a name, and tuples into rows.
 """
 
 import numbers
@@ -58,7 +58,7 @@ def count_steps(
 
 
 def _entries(name: str, value: Any) -> Any:
-    """What a container holds, in its order: a vector of numbers as an array, anything else as a list."""
+    """The entries of a container, in its order: a vector of numbers as an array, anything else as a list."""
     if isinstance(value, Tensor):
         _check_real(name, value)
         value = value.detach().cpu().numpy()
@@ -75,8 +75,8 @@ def _entries(name: str, value: Any) -> Any:
         raise TypeError(f"{name}: a string is not a trajectory. Use list(text) for its characters.")
     if isinstance(value, bytes | bytearray | memoryview):
         raise TypeError(f"{name}: {type(value).__name__} are not a trajectory. Use list(data) for their values.")
-    # The one dimension is that of a Series or an Index, of pandas or of others. A data frame would give its columns, a
-    # mapping its keys, a set its members in any order, a graph its nodes.
+    # A Series or an Index, of pandas or of others, has one dimension. A data frame would give its columns, a mapping
+    # its keys, a set its members in any order, a graph its nodes.
     one_dimension = len(getattr(value, "shape", ())) == 1 and hasattr(value, "__iter__")
     if one_dimension or isinstance(value, Sequence | Iterator | ValuesView):
         return list(value)
@@ -100,7 +100,7 @@ def _check_real(name: str, tensor: Tensor) -> None:
 
 
 def _check_words(paths: list[Any]) -> None:
-    """Refuse words that could be states, or trajectories of letters: those among which none comes twice."""
+    """Refuse words without repetition, which could be states or trajectories of letters."""
     words = paths[0] if paths and isinstance(paths[0], list) else []
     if words and len(set(words)) == len(words) and all(len(word) > 1 for word in words):
         raise ValueError(
@@ -139,7 +139,7 @@ def _path(k: int, entries: Any) -> Any:
         if len(entries) and entries.dtype.kind not in "iu":
             raise TypeError(f"{where} has dtype {entries.dtype}. {_REPAIR}bin or cluster real values first.")
         return _integers(where, entries)
-    if any(hasattr(kind, "ndim") for kind in set(map(type, entries))):  # taken out of a tensor or an array, one by one
+    if any(hasattr(kind, "ndim") for kind in set(map(type, entries))):  # entries of a tensor or an array
         entries = [e.item() if getattr(e, "ndim", None) == 0 and not is_missing(e) else e for e in entries]
     kinds = {kind: _kind(kind) for kind in set(map(type, entries))}
     for at, entry in enumerate(entries):

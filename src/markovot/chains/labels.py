@@ -16,8 +16,8 @@ from torch import Tensor
 
 from markovot import validate
 
-_EXACT = 2**53  # up to here every integer has its own float64
-# Of the other dtypes torch does not know every operation, and compares some with each other only after rounding.
+_EXACT = 2**53  # up to this number every integer has its own float64
+# For other dtypes torch lacks some operations, and it compares some of them with each other only after rounding.
 _KEPT = (torch.float32, torch.float64, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _WIDENED = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 _WIDENED |= dict.fromkeys((torch.uint16, torch.uint32, torch.uint64), torch.int64)
@@ -25,7 +25,7 @@ _WIDENED |= dict.fromkeys((torch.uint16, torch.uint32, torch.uint64), torch.int6
 
 def is_missing(value: Any) -> bool:
     """Whether an entry stands for no value: None, NaN, NaT, pandas' NA, a masked entry."""
-    if isinstance(value, str | bytes | int):  # by far the most, and the quickest to tell
+    if isinstance(value, str | bytes | int):  # by far the most frequent, and the quickest to recognise
         return False
     if value is None or value is np.ma.masked:
         return True
@@ -94,7 +94,7 @@ def _canonical(label: Any) -> bytes:
     elif is_missing(label):
         raise ValueError(f"features: {label!r} in a label is a missing value. Fill it in, or leave it out.")
     elif _is_number(label):
-        # As numbers are compared: 1, 1.0 and True are one label.
+        # Numbers count as one label if they are equal: 1, 1.0 and True.
         try:
             kind, content = b"f", (str(int(label)) if label == label // 1 else float(label).hex()).encode()
         except (OverflowError, ValueError):
@@ -189,8 +189,8 @@ def of_nodes(graph: Any, features: Any, nodes: Sequence[Any]) -> Tensor:
 
     Args:
         graph: the graph.
-        features: the name of a node attribute; a mapping from node to feature, or what networkx and pandas have like
-            it (`G.degree`, `G.nodes(data=...)`, a Series indexed by node); or a tensor, array or list in node order.
+        features: the name of a node attribute; a mapping from node to feature, or a similar object of networkx or
+            pandas (`G.degree`, `G.nodes(data=...)`, a Series indexed by node); or a tensor, array or list in node order.
         nodes: the nodes.
     """
     if isinstance(features, list) or (isinstance(features, np.ndarray | Tensor) and features.ndim):
@@ -214,7 +214,7 @@ def of_nodes(graph: Any, features: Any, nodes: Sequence[Any]) -> Tensor:
 
 
 def _by_node(features: Any) -> Mapping[Any, Any] | None:
-    """A mapping from node to feature, whatever it is called; None for the name of an attribute."""
+    """A mapping from node to feature, from any type that is one; None for the name of an attribute."""
     if isinstance(features, Mapping):
         return features
     import networkx
@@ -259,7 +259,7 @@ def of_states(features: Any, batch: torch.Size, n: int, device: torch.device) ->
 
 
 def _of_array(features: np.ndarray[Any, Any]) -> Tensor | list[Any]:
-    """An array of numbers as a tensor of its own memory, one of labels as a list."""
+    """An array of numbers as a tensor with its own memory; an array of labels as a list."""
     if np.ma.is_masked(features):
         raise ValueError("features: some entries are masked, and so missing. Fill them in: features.filled(...).")
     if features.dtype.kind in "OUST":

@@ -1,4 +1,4 @@
-"""What the states of a chain are called, for people to read."""
+"""Names of the states of a chain, for people to read."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from markovot.chains import MarkovChain
 
 
 def labels_of(chain: MarkovChain) -> NDArray[np.int64] | None:
-    """The features of a single chain where they are integer labels."""
+    """The features of a single chain if they are integer labels; else None."""
     features = chain.features
     if features is None or features.ndim != 1 or features.is_floating_point():
         return None
@@ -36,7 +36,7 @@ def label_texts(chain: MarkovChain, label_names: Sequence[str]) -> list[str]:
 
 
 def short_names(chain: MarkovChain, label_names: Sequence[str] | None) -> list[str]:
-    """What to write on the states of a drawing: the names of labels, or of states, or labels, or numbers."""
+    """The texts on the states of a drawing: names of labels; or else of states; or else labels, or numbers."""
     if label_names is not None:
         return label_texts(chain, label_names)
     if chain.state_names is not None:
@@ -46,7 +46,7 @@ def short_names(chain: MarkovChain, label_names: Sequence[str] | None) -> list[s
 
 
 def full_names(chain: MarkovChain, label_names: Sequence[str] | None) -> list[str]:
-    """Names that tell states apart: their own, or else their numbers, with the name of the label if there is one."""
+    """Names that tell states apart: their own names, or else their numbers, with the name of the label if known."""
     own = range(chain.num_states) if chain.state_names is None else chain.state_names
     if label_names is None:
         return [str(name) for name in own]

@@ -1,8 +1,8 @@
 """Sparse matrices of torch and SciPy, in every format, read into compressed rows.
 
-Every format becomes places and values first, by NumPy and torch alone: SciPy's compiled loops, and torch's, trust the
-indices they are given, and a wrong one makes them read or write anywhere. Nor is any flag trusted that says that
-indices are sorted or occur once.
+Every format is first turned into places and values, with simple operations of NumPy and torch. The compiled loops of
+SciPy and torch trust the indices that they get, and a wrong index makes them read or write anywhere. Flags that say
+that indices are sorted or unique are not trusted either.
 """
 
 from typing import Any, NamedTuple
@@ -31,16 +31,16 @@ def is_sparse(matrix: Any) -> bool:
 
 
 def read(name: str, matrix: Any, *, integers: bool = False) -> Compressed:
-    """Read a sparse torch tensor (any layout and batch dimensions) or a SciPy sparse matrix, in storage of our own.
+    """Read a sparse torch tensor (any layout and batch dimensions) or a SciPy sparse matrix, into new storage.
 
     Values that require a gradient keep their connection: `backward` gives a torch tensor a sparse gradient. Entries at
-    the same place are summed, but not those of a CSR tensor, which may not have any.
+    the same place are summed; a CSR tensor must not have any.
 
     Args:
         name: the argument, for messages.
-        matrix: what `is_sparse` says yes to.
-        integers: whether integers and booleans are taken, as float64: before they are summed, since a sum may not fit
-            into their own type.
+        matrix: an object for which `is_sparse` is true.
+        integers: whether integers and booleans are accepted. They become float64 before they are summed, since a sum
+            may not fit into their own type.
 
     Raises:
         TypeError: another layout, another dtype than float32 and float64.
@@ -62,7 +62,7 @@ def _numbers(name: str, values: Tensor, integers: bool) -> Tensor:
 
 
 def _compress(name: str, stored: _Stored, shape: tuple[int, ...], *, ordered: bool = False) -> Compressed:
-    """Check the indices, and sort and sum the entries where they are not yet in order, unless they claim to be."""
+    """Check the indices; sort and sum the entries if they are out of order. With `ordered`, refuse such entries."""
     index, values = stored
     if index.shape != (len(shape), len(values)):
         raise ValueError(
@@ -116,7 +116,7 @@ def _read_coo(name: str, tensor: Tensor, integers: bool) -> Compressed:
     shape = tuple(tensor.shape)
     index, values = tensor._indices(), tensor._values()
     if tensor.requires_grad:
-        # Only values() is connected to the tensor, and only a coalesced one has it: after the check of the indices.
+        # Only values() keeps the gradient, and only a coalesced tensor has it. So the indices are checked first.
         _compress(name, _Stored(index, values.detach()), shape)
         tensor = tensor if tensor.is_coalesced() else tensor.coalesce()
         index, values = tensor.indices(), tensor.values()
@@ -165,7 +165,7 @@ def _owner(name: str, names: tuple[str, str], starts: Tensor, other: Tensor, lin
 
 
 def _joined(starts: Tensor, count: int) -> Tensor:
-    """Pointers into one store of those of a batch, each of which has `count` entries and begins at 0."""
+    """Row pointers into one common store, from those of a batch: each begins at 0, and has `count` entries."""
     offsets = count * torch.arange(starts[..., 0].numel(), device=starts.device)
     return starts + offsets.view(*starts.shape[:-1], 1)
 
@@ -219,7 +219,7 @@ def _lines(name: str, matrix: Any) -> tuple[Any, Any]:
             f"{name}: indptr must hold {lines + 1} numbers that rise from 0 to the number of stored entries, "
             f"{min(len(other), len(values))}."
         )
-    count = int(starts[-1])  # what lies beyond is room to spare
+    count = int(starts[-1])  # entries beyond that are unused space
     owner = np.repeat(np.arange(lines), np.diff(starts))
     other, values = other[:count].astype(np.int64), values[:count]
     if across:
@@ -227,7 +227,7 @@ def _lines(name: str, matrix: Any) -> tuple[Any, Any]:
     if matrix.format == "csr":
         return np.stack([owner, other]), values
     index, flat = _spread((torch.from_numpy(owner), torch.from_numpy(other)), block).numpy(), values.reshape(-1)
-    return index[:, flat != 0], flat[flat != 0]  # a block is filled up with zeros
+    return index[:, flat != 0], flat[flat != 0]  # blocks are padded with zeros
 
 
 def _coordinates(name: str, matrix: Any) -> tuple[Any, Any]:
@@ -243,7 +243,7 @@ def _diagonals(name: str, matrix: Any) -> tuple[Any, Any]:
         raise ValueError(f"{name}: it has {len(offsets)} offsets for {len(data)} diagonals.")
     columns = np.broadcast_to(np.arange(data.shape[1]), data.shape)
     rows = columns - offsets[:, None]
-    # A diagonal is filled up with zeros, and reaches beyond the matrix.
+    # Diagonals are padded with zeros, and may reach beyond the matrix.
     inside = (rows >= 0) & (rows < matrix.shape[0]) & (columns < matrix.shape[1]) & (data != 0)
     return np.stack([rows[inside], columns[inside]]), data[inside]
 

@@ -78,7 +78,7 @@ def _stack_features(chains: list[Any], n: int) -> Tensor | None:
 
 
 def _stack_names(chains: list[Any]) -> list[Any] | None:
-    """Names of each chain; a chain without names, beside others with, is given its states' numbers."""
+    """The names of each chain; if only some chains have names, the others get the numbers of their states."""
     if all(chain.state_names is None for chain in chains):
         return None
     return [list(range(chain.num_states)) if chain.state_names is None else list(chain.state_names) for chain in chains]

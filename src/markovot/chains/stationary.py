@@ -1,7 +1,7 @@
 """The stationary law of a Markov chain, and its gradient by one linear solve.
 
 With `P` row-stochastic and one closed class, `pi P = pi` and `sum pi = 1` have one solution. Along the
-simplex, `d pi . v = pi dP z`, where `z` solves `(I - P) z = v - (pi . v) 1` (any solution: they differ by a
+simplex, `d pi . v = pi dP z`, where `z` is any solution of `(I - P) z = v - (pi . v) 1` (they differ by a
 constant). So the gradient in `P_kl` is `pi_k z_l`, up to a constant in each row. Fixing `z = 0` at one
 recurrent state, the ground, leaves a nonsingular M-matrix, which serves the law (by its transpose) and the
 gradient.
@@ -33,7 +33,7 @@ _CHUNK = 2**22  # entries of dense working memory at a time, 32 MiB
 
 @eagerly
 def stationary_distribution(transition: Any) -> Tensor:
-    r"""The law that one step of the chain leaves as it is.
+    r"""The stationary law of a chain, which a step of the chain does not change.
 
     $$\pi P = \pi, \qquad \sum_i \pi_i = 1.$$
 
@@ -166,7 +166,7 @@ class _StoredLaws:
 
 
 def _examine_all(matrices: Tensor, real: Tensor) -> None:
-    """`_examine` whatever a transform hides, for its errors."""
+    """Call `_examine` for its errors, also on matrices that a transform hides."""
     given = plain(matrices)
     with outside():
         flat = given.reshape(-1, *given.shape[-2:]).double()
@@ -196,7 +196,7 @@ def _chunks(store: Compressed, real: Tensor, step: int) -> list[tuple[Compressed
 
 
 class _Reduced:
-    """Small sparse chains: as dense ones, of which only the compressed rows are kept for the backward."""
+    """Small sparse chains, solved as dense ones; only the compressed rows are kept for the backward pass."""
 
     def __init__(self, rows: Compressed, real: Tensor, batch: torch.Size, start: int) -> None:
         self.rows = rows
@@ -248,7 +248,7 @@ class _Factorised:
 
 
 def _examine(matrices: Tensor, real: Tensor, batch: torch.Size, start: int = 0) -> tuple[Tensor, Tensor]:
-    """A much visited recurrent state of each chain, (B,), and which states are recurrent, (B, n)."""
+    """A frequently visited recurrent state of each chain, (B,), and which states are recurrent, (B, n)."""
     n = real.shape[1]
     support = matrices > 0
     closed = real
@@ -293,7 +293,7 @@ def _raise_several(label: Any, index: tuple[Any, ...]) -> None:
 
 
 def _dense_laws(matrices: Tensor, real: Tensor, ground: Tensor, closed: Tensor) -> Tensor:
-    """Stationary laws (B, n): each chain by the way that suits its own size, whatever its padding."""
+    """Stationary laws (B, n). The method depends on the size of each chain, without its padding."""
     if matrices.shape[1] <= REDUCED:
         return torch.from_numpy(_reduce(matrices.cpu().numpy(), ground)).to(matrices.device)
     laws = torch.zeros_like(matrices[:, 0])
@@ -307,10 +307,10 @@ def _dense_laws(matrices: Tensor, real: Tensor, ground: Tensor, closed: Tensor) 
 
 
 def _reduce(matrices: Any, ground: Tensor) -> Any:
-    """Stationary laws (B, n) by state reduction: remove state after state, watch the chain on the others."""
+    """Stationary laws (B, n) by state reduction: remove one state after another, and keep the chain on the others."""
     count, n = matrices.shape[:2]
-    # The recurrent ground comes first and goes last, so from every state that is removed some state that
-    # remains is reached.
+    # The recurrent ground is first in the order and is removed last. So from every removed state, the chain reaches a
+    # state that remains.
     order = np.tile(np.arange(n), (count, 1))
     chains = np.arange(count)
     order[:, 0], order[chains, ground.cpu().numpy()] = ground.cpu().numpy(), 0

@@ -1,7 +1,7 @@
 """Chains in files: plain arrays and JSON in NumPy's .npz format, which is read without running any code.
 
-The file says what it holds, with a digest, so that damage is seen. Nothing in it is trusted even so: what is read goes
-through the same doors as what a user gives.
+The file says what it holds, with a digest that reveals damage. Still, nothing in it is trusted: its content is checked
+in the same way as input from a user.
 """
 
 import hashlib
@@ -57,9 +57,9 @@ def _array(name: str, tensor: Tensor) -> NDArray[Any]:
 
 
 def _written(name: Any) -> Any:
-    """A name as JSON; lists are names of the states of one chain, and tuples are told from them."""
+    """A name as JSON. A list holds the names of one chain's states; a tuple is a name, and is written otherwise."""
     if isinstance(name, np.generic):
-        name = name.item()  # equal to it, with the same hash
+        name = name.item()  # a plain value that is equal, with the same hash
     if name is None or type(name) in (str, int, bool):
         return name
     if type(name) is float:
@@ -101,7 +101,7 @@ def read(path: Any, kind: Any) -> Any:
 
 
 def _read(path: Any) -> tuple[dict[str, Any], Arrays]:
-    with open(validate.path("path", path), "rb") as stream:  # its own errors name the file
+    with open(validate.path("path", path), "rb") as stream:  # errors of `open` name the file
         try:
             with np.load(stream, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
@@ -134,7 +134,7 @@ def _restored(about: dict[str, Any], arrays: Arrays, kind: Any) -> Any:
     parts = list(chain)
     for part in parts:
         _check(part, kind)
-    # What the parts do not show is the padding.
+    # The parts do not show the padding.
     again = kind.stack(parts)
     if again.state_names != chain.state_names or not _same(_tensors(again), _tensors(chain)):
         raise ValueError("its padding is not empty.")
@@ -162,7 +162,7 @@ def _pointed(tensors: dict[str, Tensor]) -> Compressed:
 
 
 def _check(chain: Any, kind: Any) -> None:
-    """Send a chain through the door; without padding."""
+    """Check a chain without padding as if a user had given it."""
     names = chain.state_names
     if names is not None and chain.batch_shape:
         if len(names) != chain.batch_shape.numel() or any(own != names[0] for own in names):
@@ -187,6 +187,6 @@ def _coo(chain: Any) -> Tensor:
 
 
 def _summing_to_one(probabilities: Tensor, sums: Tensor) -> Tensor:
-    """Divided by sums that are one in float32: a chain that was converted to float64 has these."""
+    """Probabilities divided by their sums, which are one only to float32 in a chain that was converted to float64."""
     near = (sums - 1).abs() <= validate.SUM_TOLERANCE[torch.float32]
     return probabilities / torch.where(near, sums, 1.0) if probabilities.dtype == torch.float64 else probabilities

@@ -14,8 +14,9 @@ X^2 = S from that root X_0 on, `X <- X + L^-1 (S - X^2)` with L the derivative o
 in the value, and each step makes one more order of derivatives right.
 
 **Why these two.** Relative entropy between letters, or its symmetric mean, is infinite as soon as a letter that one
-state emits is impossible in the other, as it often is in fitted models. Jensen and Shannon's is that to the mean of the
-two laws: finite, symmetric, and its root is a metric, so that the distance between chains is one as well.
+state emits is impossible in the other, as it often is in fitted models. The divergence of Jensen and Shannon takes the
+relative entropies of both laws to their mean. It is finite and symmetric, and its root is a metric, so that the
+distance between chains is a metric as well.
 """
 
 import math
@@ -27,9 +28,9 @@ from torch import Tensor
 from markovot import validate
 from markovot.costs.ground import Cost, pair_features
 
-_ASYMMETRY = 1e-4  # of a covariance, relative to its largest entry: a step of an optimiser, not a wrong layout
-_NEGATIVE = 1e-6  # of its least eigenvalue, relative to the largest: what rounding in float32 leaves
-_SUM = 1e-5  # how far from one the sum of a row may be: rounding, or a step of an optimiser
+_ASYMMETRY = 1e-4  # asymmetry of a covariance, relative to its largest entry, that a step of an optimiser may leave
+_NEGATIVE = 1e-6  # size of a negative eigenvalue, relative to the largest, that rounding in float32 may leave
+_SUM = 1e-5  # how far from one the sum of a row may be, after rounding or a step of an optimiser
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class GaussianWasserstein(Cost):
     other laws with these means and covariances it is a lower bound (Gelbrich).
 
     Args:
-        dimension: p, of the space of emissions. Features are (n, p + p^2): the mean, then the covariance, row by row;
-            `GaussianWasserstein.features` puts them together.
+        dimension: the dimension p of the space of emissions. Features are (n, p + p^2): the mean, then the covariance,
+            row by row; `GaussianWasserstein.features` puts them together.
 
     Raises:
         TypeError: a dimension that is not an integer; from a call, features that are not floats.
@@ -129,7 +130,7 @@ class JensenShannon(Cost):
     with KL_2 the relative entropy to base 2. Between 0 and 1: 1 for laws without a common letter, so that it
     has the scale of `ZeroOne`.
 
-    Features are (n, p): in each row the probabilities of the p letters. A row of zeros is taken for a padded state.
+    Features are (n, p): in each row the probabilities of the p letters. A row of zeros counts as a padded state.
 
     Raises:
         TypeError: from a call, features that are not floats.
@@ -137,8 +138,8 @@ class JensenShannon(Cost):
 
     Note:
         Differentiable wherever the laws differ, to second order. The gradient is taken to be 0 between equal laws,
-        where there is none; the gradient in a probability of exactly zero, which is minus infinity, leaves the infinite
-        term out. Computed in float64 whatever the dtype. Time and memory O(n m p).
+        where there is none. The gradient in a probability of exactly zero would be minus infinity; its infinite term is
+        left out. Computed in float64 whatever the dtype. Time and memory O(n m p).
 
     References:
         Endres, Schindelin: A new metric for probability distributions (IEEE Trans. Inf. Theory, 2003).
@@ -186,7 +187,7 @@ def _check_laws(name: str, rows: Tensor) -> None:
 
 
 def _root(squared: Tensor) -> Tensor:
-    """The root of what is not negative, whose gradient at 0 is taken to be 0."""
+    """The square root of nonnegative numbers; its gradient at 0 is taken to be 0."""
     some = squared > 0
     return torch.where(some, torch.where(some, squared, 1.0).sqrt(), 0.0)
 
@@ -214,7 +215,7 @@ def _bures(root_x: Tensor, root_y: Tensor) -> Tensor:
         left, _, right = torch.linalg.svd(b @ a)
         value = (a - b @ (left @ right)).square().sum((-2, -1))
         size = torch.maximum(a.square().sum((-2, -1)), b.square().sum((-2, -1)))
-        # Below this there is nothing but rounding, and no direction to take a gradient in.
+        # A value below this is only rounding, and has no direction for a gradient.
         some = value > (64 * torch.finfo(value.dtype).eps) ** 2 * size
     if not (root_x.requires_grad or root_y.requires_grad):
         return torch.where(some, value, 0.0)

@@ -46,7 +46,7 @@ def pair_features(fx: Tensor, fy: Tensor, *, floating: bool) -> tuple[Tensor, Te
                     f"features: those of {name} are {f.dtype} labels, between which there is no difference "
                     "to measure. Use ZeroOne(), or give numbers as floats, for instance features.double()."
                 )
-        # Half precision is for storing: the squares of its numbers are already beyond its range.
+        # Half precision only serves for storage: already the squares of its numbers exceed its range.
         kind = torch.promote_types(torch.promote_types(fx.dtype, fy.dtype), torch.float32)
         return fx.to(kind), fy.to(kind)
     return fx, fy
@@ -79,8 +79,8 @@ class ZeroOne(Cost):
         return different.to(kind if kind.is_floating_point else torch.get_default_dtype())
 
 
-# Up to so many differences are taken one by one, by operations that have every derivative. Beyond, they go through
-# torch.cdist, which needs no memory for them, but knows no forward mode and no second order, and says so.
+# Up to so many differences are formed explicitly, by operations that have every derivative. Beyond, torch.cdist is
+# used, which needs no memory for them. It has no forward mode and no second order, and says so in an error.
 _DIFFERENCES = 1 << 20
 
 
@@ -107,7 +107,7 @@ class Euclidean(Cost):
         """The cost; differentiable in the features."""
         fx, fy = pair_features(fx, fy, floating=True)
         if not _fits(fx, fy):
-            # Not by matrix products, which lose half the digits between near features. Its gradient at 0 is 0.
+            # We avoid matrix products, which lose half the digits between near features. The gradient at 0 is 0.
             return torch.cdist(fx, fy, compute_mode="donot_use_mm_for_euclid_dist")
         square = _differences(fx, fy).square().sum(-1)
         equal = square == 0
@@ -178,7 +178,7 @@ class Given(Cost):
         """The matrix."""
         if isinstance(self.matrix, Tensor):
             return self.matrix
-        # Other processes may have got it as memory that is read-only, which torch does not share.
+        # In another process the array may be read-only memory, which torch does not share.
         return torch.from_numpy(self.matrix if self.matrix.flags.writeable else self.matrix.copy())
 
 
@@ -210,7 +210,7 @@ def resolve_cost(cost: Any, x: MarkovChain, y: MarkovChain) -> Tensor:
         validate.finite("cost", matrix)
         return matrix.expand(shape)
     real = x.mask.unsqueeze(-1) & y.mask.unsqueeze(-2)
-    # Selected, not multiplied: what stands at padded states may be anything, NaN included.
+    # We select, and do not multiply by the mask, since values at padded states may be anything, even NaN.
     masked = torch.where(real, matrix, torch.zeros((), dtype=matrix.dtype, device=matrix.device))
     validate.finite("cost", masked)
     return masked.expand(shape)
@@ -227,7 +227,7 @@ def _features(name: str, chain: MarkovChain) -> Tensor:
 
 
 def not_a_cost(expected: str, cost: Any, hint: str | None = None, *, name: str = "cost") -> TypeError:
-    """What to raise about a thing that is not the cost that was expected."""
+    """The error to raise for an object that is not the expected kind of cost."""
     hint = repair(name, cost) if hint is None else f" {hint}"
     if isinstance(cost, type) and issubclass(cost, Cost):
         hint = f" Give an instance: costs.{cost.__name__}({'matrix' if cost is Given else ''})."
@@ -235,7 +235,7 @@ def not_a_cost(expected: str, cost: Any, hint: str | None = None, *, name: str =
 
 
 def given_cost(cost: Any, like: Tensor, whose: str) -> Tensor:
-    """Costs given as numbers, of the dtype and on the device of `like`, the tensor of `whose` they are.
+    """Costs given as numbers, in the dtype and on the device of `like`, a tensor that `whose` names in errors.
 
     Raises:
         TypeError: no tensor, array or `Given`, or another dtype; an array's is converted.
@@ -244,7 +244,7 @@ def given_cost(cost: Any, like: Tensor, whose: str) -> Tensor:
     matrix = cost.matrix if isinstance(cost, Given) else cost
     tensor = _matrix(matrix)
     if not isinstance(matrix, Tensor):
-        return tensor.to(like)  # an array has no device, and its dtype is seldom a choice
+        return tensor.to(like)  # an array has no device, and its dtype is rarely chosen on purpose
     validate.same_kind("cost", tensor, whose, like)
     return tensor
 

@@ -1,4 +1,4 @@
-"""Checks of what users hand in, done once, at the public boundary: whatever is refused is named, with the repair."""
+"""Checks of user input, done once, at the public boundary. Errors name the argument, its value and the repair."""
 
 from markovot.validate.arguments import (
     LARGEST,

@@ -1,4 +1,4 @@
-"""Checks of plain arguments: numbers, counts, words, paths, and whatever else is no tensor. `validate` has them all.
+"""Checks of plain arguments: numbers, counts, words, paths, and everything else that is no tensor.
 
 Each takes the argument's name and its value, returns the value as the package uses it, or raises `TypeError` (of the
 wrong kind) or `ValueError` (of the right kind, but out of range) with the name, the value and the repair.
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-# Counts beyond this fit no integer of NumPy or torch.
+# Larger counts do not fit into an integer of NumPy or torch.
 LARGEST = 2**63 - 1
 
-# A bool is an integer of Python's, and arrays of one entry turn into numbers by themselves, their gradient lost.
+# In Python a bool is an integer, and an array with one entry turns into a number, which loses its gradient.
 _NO_NUMBERS = (bool, np.bool_, Tensor, np.ndarray)
 
 _short = reprlib.Repr()
@@ -36,7 +36,7 @@ def shown(value: Any) -> str:
 
 
 def kind(value: Any) -> str:
-    """What kind of thing a value is, for messages, with the repair where that is sure."""
+    """The kind of a value, for messages, with the repair where there is only one."""
     if isinstance(value, type):
         return f"the class {value.__name__} itself"
     if isinstance(value, Tensor | np.ndarray):
@@ -65,7 +65,7 @@ def accuracy(rtol: Any, max_iter: Any) -> tuple[float, int]:
 
 
 def real(name: str, value: Any, *, wanted: str = "a number") -> float:
-    """Check that a value is a plain number, whatever its size: infinite where no float is so large."""
+    """Check that a value is a plain number, and return it as a float: infinite if no float is so large."""
     if isinstance(value, _NO_NUMBERS) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: expected {wanted}, got {kind(value)}.")
     try:
@@ -87,7 +87,7 @@ def count(name: str, value: Any, *, low: int = 0, high: int = LARGEST) -> int:
 
 
 def flag(name: str, value: Any) -> bool:
-    """Check a yes or no: `directed="no"` would count as true."""
+    """Check that a value is True or False: a string such as "no" would count as true."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name}: {shown(value)} is neither True nor False.")
     return bool(value)
@@ -119,7 +119,7 @@ def key(name: str, value: Any) -> Any:
 
 
 def function(name: str, value: Any) -> Any:
-    """Check what is to be called."""
+    """Check that a value can be called."""
     if not callable(value):
         raise TypeError(f"{name}: expected a function, got {kind(value)}.")
     return value
@@ -133,7 +133,7 @@ def instance(name: str, value: Any, wanted: type | tuple[type, ...], what: str) 
 
 
 def path(name: str, value: Any) -> Any:
-    """Check where a file or a folder is, or is to be."""
+    """Check the path of a file or folder, which need not exist yet."""
     found = os.fspath(value) if isinstance(value, str | os.PathLike) and not isinstance(value, type) else None
     if not isinstance(found, str):
         raise TypeError(f"{name}: expected a path, a string or a pathlib.Path, got {kind(value)}.")
@@ -143,13 +143,13 @@ def path(name: str, value: Any) -> Any:
 
 
 def mapping(name: str, value: Any, what: str) -> Mapping[Any, Any]:
-    """Check a dictionary or the like, of what `what` says."""
+    """Check a mapping, such as a dictionary; `what` describes it in messages."""
     found: Mapping[Any, Any] = instance(name, value, Mapping, f"a mapping {what}")
     return found
 
 
 def items(name: str, value: Any, what: str) -> list[Any]:
-    """Check anything that can be gone through, but no string and no mapping, and list it."""
+    """Check that a value is iterable, but no string and no mapping, and return its items as a list."""
     if isinstance(value, str | bytes | bytearray | Mapping | type) or getattr(value, "ndim", 1) == 0:
         raise TypeError(f"{name}: expected {what}, got {kind(value)}.")
     try:
@@ -165,7 +165,7 @@ def texts(name: str, value: Any, *, least: int = 0) -> list[str]:
 
 @contextmanager
 def named(name: str) -> Iterator[None]:
-    """Let errors of checks that know nothing of the argument begin with its name."""
+    """Put the name of the argument in front of errors from checks that do not know it."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -175,14 +175,14 @@ def named(name: str) -> Iterator[None]:
 
 
 def executor(name: str, value: Any) -> Any:
-    """Check what takes work by `submit(function, *arguments)`."""
+    """Check that a value is an executor, with a method `submit(function, *arguments)`."""
     if isinstance(value, type) or not callable(getattr(value, "submit", None)):
         raise TypeError(f"{name}: expected an executor with submit(function, ...), got {kind(value)}.")
     return value
 
 
 def sequence(name: str, value: Any, items: str, *, least: int = 0) -> Sequence[Any]:
-    """Check a list, a tuple, an array or the like, but no string, of what `items` says."""
+    """Check a sequence (a list, tuple or array, but no string); `items` describes its entries in messages."""
     lists = hasattr(value, "__len__") and hasattr(value, "__getitem__") and getattr(value, "ndim", 1) > 0
     if not lists or isinstance(value, str | bytes | bytearray | type | Mapping):
         raise TypeError(f"{name}: expected a sequence of {items}, got {kind(value)}.")

@@ -1,7 +1,7 @@
-"""The door through which tensors and arrays come in: what more they carry is refused, and the numbers become ours.
+"""Read tensors and arrays from the user: refuse those that carry more than numbers, and copy the numbers.
 
-A container may carry more than numbers (a mask, a unit, an index, a scale), which would be lost silently. And it lives
-on in the hands of whoever made it: what is written into it later must neither change a chain nor corrupt a solve.
+A container may carry more than numbers (a mask, a unit, an index, a scale), which would be lost silently. And the user
+keeps it: later writes into it must neither change a chain nor corrupt a solve.
 """
 
 import sys
@@ -18,7 +18,7 @@ from markovot.validate.arguments import kind
 
 
 def as_tensor(name: str, value: Any) -> Tensor:
-    """A dense tensor of our own of what was handed in: a copy, except for a tensor that requires a gradient.
+    """A dense tensor with a copy of the given numbers; a tensor that requires a gradient is not copied.
 
     Such a tensor is taken as it is, so that gradients reach it and an optimiser's steps are seen.
 
@@ -57,7 +57,7 @@ def reals(name: str, value: Any) -> NDArray[np.float64]:
 
 
 def usable(name: str, tensor: Tensor) -> Tensor:
-    """A dense tensor with values, out of inference mode if this is run outside: autograd keeps none made inside."""
+    """A dense tensor with values. Outside inference mode, tensors made inside are copied: autograd cannot keep them."""
     plain_tensor(name, tensor)
     has_values(name, tensor)
     if tensor.layout != torch.strided:
@@ -71,13 +71,13 @@ def usable(name: str, tensor: Tensor) -> Tensor:
 
 
 def has_values(name: str, tensor: Tensor) -> None:
-    """Refuse tensors that are only shapes."""
+    """Refuse tensors on the device meta, which have a shape but no values."""
     if tensor.device.type == "meta":
         raise ValueError(f"{name}: a tensor on the device meta has no values. Make it on a real device, such as 'cpu'.")
 
 
 def own(tensor: Tensor) -> Tensor:
-    """A copy of a tensor, but the tensor itself where it requires a gradient; axes made by `expand` stay so."""
+    """A copy of a tensor, or the tensor itself if it requires a gradient; axes made by `expand` stay expanded."""
     if tensor.requires_grad or is_wrapped(tensor):
         return tensor
     if tensor.layout != torch.strided:
@@ -90,7 +90,7 @@ def own(tensor: Tensor) -> Tensor:
 
 
 def plain_tensor(name: str, tensor: Tensor) -> None:
-    """Refuse tensors that are more than their numbers."""
+    """Refuse tensors that carry more than numbers."""
     if type(tensor).__name__ == "MaskedTensor":
         raise TypeError(
             f"{name}: a masked tensor has entries without a value. Fill them first, for instance with "
@@ -106,7 +106,7 @@ def plain_tensor(name: str, tensor: Tensor) -> None:
 
 
 def plain_array(name: str, array: Any) -> None:
-    """Refuse arrays that are more than their numbers."""
+    """Refuse arrays that carry more than numbers."""
     if isinstance(array, np.ma.MaskedArray):
         masked = int(np.ma.count_masked(array))
         if masked:
@@ -132,7 +132,7 @@ def _from_array(name: str, array: Any) -> Tensor:
         )
     if (dtype.kind == "f" and dtype.itemsize > 8) or (dtype.kind == "c" and dtype.itemsize > 16):
         raise TypeError(f"{name}: dtype {dtype} is not supported, only float32 and float64. Use {name}.astype(float).")
-    # torch can do little with unsigned integers of more than a byte.
+    # torch has few operations for unsigned integers of more than a byte.
     wide = dtype.kind == "u" and dtype.itemsize > 1
     if wide and array.size and int(array.max()) > np.iinfo(np.int64).max:
         raise TypeError(f"{name}: {array.max()} does not fit into int64. Convert it with {name}.astype(float).")
@@ -142,12 +142,12 @@ def _from_array(name: str, array: Any) -> Tensor:
 
 def is_scipy(matrix: Any) -> bool:
     """Whether this is a SciPy sparse array or matrix, found out without importing SciPy."""
-    scipy_sparse = sys.modules.get("scipy.sparse")  # without which there can be none
+    scipy_sparse = sys.modules.get("scipy.sparse")  # if it was never imported, there are no such objects
     return scipy_sparse is not None and bool(scipy_sparse.issparse(matrix))
 
 
 def repair(name: str, value: Any) -> str:
-    """How to make a tensor or an array of what is neither, as a sentence to add to a message; empty where unknown."""
+    """A sentence for messages that says how to make an array of an object that is none; empty if unknown."""
     if isinstance(value, type):
         return f" Give an instance: {value.__name__}(...)."
     if is_scipy(value):

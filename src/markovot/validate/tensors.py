@@ -17,13 +17,12 @@ from markovot.validate.arguments import items, real
 from markovot.validate.containers import array, as_tensor
 
 FLOATING = (torch.float32, torch.float64)
-# Rows and laws must sum to one within this: what normalising in the given precision leaves behind, with room
-# to spare.
+# Rows and laws must sum to one within this tolerance. It is well above the error of normalising in the given
+# precision.
 SUM_TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-9}
 
-# Probabilities of a law below this count as zero where it is solved: their effect, at most this share of the range of
-# what is compared, is far below rounding, 2^-52, and their potentials, which would not be found, are those of states
-# without mass.
+# A solver treats probabilities of a law below this as zero. Their effect, at most this share of the range of the cost,
+# is far below rounding, 2^-52. Their potentials, which could not be found, are those of states without mass.
 NEGLIGIBLE = 2.0**-104
 
 _DIVIDE = "Divide it by its sum."
@@ -41,7 +40,7 @@ def place(index: tuple[int, ...]) -> str:
 
 
 def labels(name: str, value: Any, what: str) -> list[Any]:
-    """Check one hashable label for each of several things; members of arrays become Python's own kinds."""
+    """Check one hashable label for each of several things; entries of arrays become plain Python values."""
     if isinstance(value, Tensor | np.ndarray) and value.ndim:
         value = array(name, value).tolist()
     found = [
@@ -89,7 +88,7 @@ def square(name: str, shape: tuple[int, ...]) -> None:
 
 
 def same_kind(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
-    """Refuse two tensors of different dtypes or devices: either choice for the result would be silent."""
+    """Refuse two tensors of different dtypes or devices: the result would silently follow one of them."""
     if tensor.dtype != other.dtype:
         raise TypeError(
             f"{name}: dtype {tensor.dtype} is not that of {other_name}, {other.dtype}. Convert one, with "
@@ -147,7 +146,7 @@ def distributions(name: str, tensor: Tensor, *, noun: str = "row", repair: str =
 
 
 def _or_transpose(name: str, columns: Tensor, tolerance: float) -> str:
-    """The repair of rows that do not sum to one, given the sums of the columns: are these the distributions?"""
+    """The repair for rows that do not sum to one. If the columns do, it is to transpose the matrix."""
     if not bool(((columns - 1).abs() <= tolerance).all()):
         return _DIVIDE_ROWS
     return (
@@ -284,7 +283,7 @@ def single_numbers(delta: Any, epsilon: Any) -> tuple[float, float]:
 
 
 def normalised(law: Tensor) -> Tensor:
-    """A checked law, which sums to one as its dtype can, made to do so in float64; a constant factor for autograd.
+    """A checked law, divided by its sum in float64; for autograd this divisor is a constant.
 
     Probabilities below `NEGLIGIBLE` become zero, and keep their gradient.
     """
@@ -294,7 +293,7 @@ def normalised(law: Tensor) -> Tensor:
 
 
 def sums(rows: Tensor) -> Tensor:
-    """Sums along the last dimension, from its beginning: padding, zeros at its end, changes no bit."""
+    """Sums along the last dimension, added from its beginning, so that zeros at the end (padding) change no bit."""
     return rows.cumsum(-1)[..., -1]
 
 
