@@ -1,16 +1,16 @@
-"""Progress bars, and what is said while kernels are compiled: once for a machine, the first call takes some seconds."""
+"""Progress bars, and messages while kernels are compiled, which takes some seconds, once for each machine."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Called when a kernel is about to be compiled, with its number since a listener came, and with 0 when it is done.
+# They are called with 1 when the compilation of a kernel begins, and with 0 when it ends.
 _listeners: list[Callable[[int], None]] = []
 
 
 @contextmanager
 def told(listener: Callable[[int], None]) -> Iterator[None]:
-    """Tell a function of kernels that are compiled meanwhile, on any thread: their number, and 0 when one is done."""
+    """Call `listener` for each kernel compiled meanwhile, on any thread: with its number, and with 0 when done."""
     count = 0
 
     def counted(begins: int) -> None:
@@ -32,7 +32,7 @@ def tell(*, begins: bool) -> None:
 
 
 def in_words(number: int) -> str:
-    """What people read while a kernel is compiled; nothing for 0."""
+    """The message while a kernel is compiled; empty for 0."""
     return f"compiling, once for this machine: kernel {number}" if number else ""
 
 
@@ -42,7 +42,7 @@ def bar(*, total: int, unit: str, show: bool, initial: int = 0) -> Iterator[Any]
 
     Args:
         total: how many steps there are.
-        unit: what one is called.
+        unit: the name of a step.
         show: whether to show it.
         initial: how many were done before.
     """

@@ -41,7 +41,7 @@ class TransitionCouplingSolution(OfChains, Certified):
             at padded states.
         bias: the relative cost to go h (*batch, n, m), `gain + h = D + OT(A, B; h)`: how much more it costs in total to
             start from a pair rather than from the best one of its class, where h is zero. No certificate.
-        details: what it was solved from, and what is computed only when asked: for the package itself.
+        details: the data of the solve, and results that are computed on demand; for use within the package.
     """
 
     value: Tensor

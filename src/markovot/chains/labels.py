@@ -190,7 +190,7 @@ def of_nodes(graph: Any, features: Any, nodes: Sequence[Any]) -> Tensor:
     Args:
         graph: the graph.
         features: the name of a node attribute; a mapping from node to feature, or a similar object of networkx or
-            pandas (`G.degree`, `G.nodes(data=...)`, a Series indexed by node); or a tensor, array or list in node order.
+            pandas (`G.degree`, `G.nodes(data=...)`, a Series by node); or a tensor, array or list in node order.
         nodes: the nodes.
     """
     if isinstance(features, list) or (isinstance(features, np.ndarray | Tensor) and features.ndim):

@@ -140,7 +140,7 @@ def _run(
 
 
 def favourite(accuracy: "NestedAccuracy") -> str:
-    """What was chosen in most folds, in words."""
+    """The choice of most folds, in words."""
     words = Counter(_words(chosen) for chosen in accuracy.chosen)
     (often, count), = words.most_common(1)
     return f"{often} ({count} of {len(accuracy.chosen)} folds)"

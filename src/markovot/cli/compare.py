@@ -1,4 +1,4 @@
-"""`markovot compare`: two graph files."""
+"""`markovot compare`: the distance of two graph files."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +95,7 @@ def _solve(x: "MarkovChain", y: "MarkovChain", cost: "Cost", problem: Problem) -
 def _debiased(
     solution: "ChainSolution", x: "MarkovChain", y: "MarkovChain", cost: "Cost", problem: Problem
 ) -> dict[str, float]:
-    """The debiased distance; its error is that of its three parts."""
+    """The debiased distance; its error includes the errors of all three parts."""
     own = [_solve(chain, chain, cost, problem) for chain in (x, y)]
     return {
         "debiased": float(solution.value) - sum(float(part.value) for part in own) / 2,
@@ -106,9 +106,9 @@ def _debiased(
 def partners(
     solution: "ChainSolution", x: "MarkovChain", y: "MarkovChain", cost: "Cost"
 ) -> list[dict[str, Any]]:
-    """For each state of x the one of y that most of its mass goes with, the heaviest first.
+    """For each state of x, the state of y that gets most of its mass; heaviest states first.
 
-    `share` is that of the mass of the state of x; `cost` that of matching the two.
+    `share` is a share of the mass of the state of x; `cost` is the cost of matching the two.
     """
     from markovot.chains.names import full_names
     from markovot.costs import resolve_cost

@@ -19,7 +19,7 @@ BUILT_IN = ("mutag", "languages")
 LAZINESS = 0.1
 _GRAPH_FILES = (".graphml", ".gml", ".edgelist", ".edges", ".txt", ".csv")
 _TUDATASET = ("*_graph_indicator.txt", "*_graph_labels.txt")
-# An option that one kind of data takes and another has no use for is refused there, never ignored.
+# Some options suit only some kinds of data. For other kinds they are refused, never ignored.
 _TAKEN = {
     "set": ("features", "laziness", "initial", "directed", "empty_graphs"),
     "files": ("features", "laziness", "initial", "directed", "weight"),
@@ -29,13 +29,13 @@ _TAKEN = {
 
 @dataclass(frozen=True)
 class Data:
-    """A data set, whatever it was read from.
+    """A data set, with the same attributes for all sources.
 
     Attributes:
         set: the chains and classes; `targets` is empty where there are none.
-        names: what each graph is called, or None where it has a number only.
+        names: the name of each graph, or None if it only has a number.
         laziness: how lazy its walks were made.
-        reading: the options it was read with, those that were given.
+        reading: the options that were given to read it.
         attribute: what a graph file must have for its nodes to be compared with these: the name of an attribute, or
             "degree"; None where no attribute of a file goes with them by default.
     """
@@ -50,11 +50,11 @@ class Data:
         return len(self.set)
 
     def name(self, number: int) -> str:
-        """What graph `number` is called."""
+        """The name of graph `number`."""
         return str(number) if self.names is None else self.names[number]
 
     def class_name(self, target: int) -> str:
-        """What a class is called."""
+        """The name of a class."""
         return self.set.target_names.get(target, str(target))
 
     def class_of(self, number: int) -> str | None:
@@ -88,7 +88,7 @@ def load(data: str, reading: Reading) -> Data:
 
 
 def _options(reading: Reading, kind: str) -> dict[str, Any]:
-    """The options that were given, all of which this kind of data must have a use for."""
+    """The options that were given; one that this kind of data does not use is refused."""
     given = {name: value for name, value in dataclasses.asdict(reading).items() if value is not None}
     for name in given:
         if name not in _TAKEN[kind]:
@@ -148,7 +148,7 @@ def _tudataset(path: Path, reading: Reading) -> Data:
 def _mutag(reading: Reading) -> Data:
     from markovot.datasets import load_mutag
 
-    # Read like any other set, so that it takes the same options; then with its names.
+    # It is read like any other set, so that it takes the same options; then its names are added.
     with resources.as_file(resources.files("markovot") / "data" / "MUTAG.zip") as path:
         plain = _tudataset(path, reading)
     named = load_mutag()
@@ -183,7 +183,7 @@ def _graph_files(path: Path, reading: Reading) -> Data:
 
 
 def _list(folder: Path) -> list[Path]:
-    """The graph files in a folder and the folders in it, by their paths, but for notes and hidden files."""
+    """The graph files in a folder and its subfolders, sorted by path, without notes and hidden files."""
     paths = [
         path
         for path in sorted([*folder.glob("*"), *folder.glob("*/*")])
@@ -203,7 +203,7 @@ class Files(NamedTuple):
 
     chains: "list[MarkovChain]"
     feature_kind: str  # labels, attributes or degree
-    attribute: str  # that of the nodes which was read, or degree
+    attribute: str  # the node attribute that was read, or degree
 
 
 def read_files(paths: list[Path], options: dict[str, Any]) -> Files:
@@ -223,12 +223,12 @@ def read_files(paths: list[Path], options: dict[str, Any]) -> Files:
         return Files(chains, "degree", features)
     first = chains[0].features
     assert first is not None
-    # A "label" that is a number is one all the same: 1 and 2 differ no less than 1 and 6.
+    # A "label" that is a number still counts as a label: 1 and 2 differ as much as 1 and 6.
     return Files(chains, "labels" if features == "label" or not first.is_floating_point() else "attributes", features)
 
 
 def choose_cost(name: str, kind: str) -> "tuple[Cost, str]":
-    """The cost of that name and its name; "auto" is chosen by the kind of the features."""
+    """The cost with this name, and its name; for "auto" the kind of the features decides."""
     from markovot import costs
 
     if name == "auto":
@@ -275,7 +275,7 @@ def read_like(data: Data, path: Path, features: str | None) -> "MarkovChain":
 
 
 def _written_alike(labels: list[Any], as_floats: bool, path: Path) -> list[Any]:
-    """Labels as numbers of the other kind, none of which may change by it."""
+    """Labels converted between integers and floats; refused if a value would change."""
     other = [label for label in labels if isinstance(label, float) != as_floats]
     for label in other:
         if label != int(label) or abs(label) > 2**53:

@@ -1,4 +1,4 @@
-"""`markovot distances`: all pairs of a data set, into a file."""
+"""`markovot distances`: compute all distances of a data set, and write them to a file."""
 
 import json
 from pathlib import Path

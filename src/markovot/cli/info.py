@@ -69,9 +69,9 @@ def summarise(data: "Data") -> dict[str, Any]:
 
 
 class Shape(NamedTuple):
-    """What a chain's possible moves look like; moves from a state to itself are left out."""
+    """Counts for the graph of a chain's possible moves, without moves from a state to itself."""
 
-    edges: int  # moves that go both ways count once, unless some go one way only
+    edges: int  # a move and its reverse count once, unless some moves have no reverse
     directed: bool
     parts: int  # weakly connected
     isolated: int

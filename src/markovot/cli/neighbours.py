@@ -76,7 +76,7 @@ def neighbours(
 
 
 def find_query(data: "Data", query: str, features: str | None) -> "tuple[MarkovChain, int | None]":
-    """The graph that is meant, and its number if it is one of the set.
+    """The graph that the user means, and its number if it is in the set.
 
     Raises:
         BadParameter: no graph is meant.
@@ -100,7 +100,7 @@ def find_query(data: "Data", query: str, features: str | None) -> "tuple[MarkovC
 def _search(
     data: "Data", chain: "MarkovChain", others: list[int], k: int, problem: Problem, showing: Showing
 ) -> dict[str, Any]:
-    """The k nearest among some graphs, and how much work that was."""
+    """The k nearest among some graphs, and how many pairs were solved."""
     from markovot.cli.data import choose_cost
     from markovot.pairwise import nearest_neighbours
 
@@ -130,7 +130,7 @@ def _search(
             for place, value, bound, status in zip(*columns, strict=True)
             if place >= 0
         ],
-        # Of the references: with its only query invalid, the search would have failed.
+        # These are references: if the only query were invalid, the search would have failed.
         "invalid": {str(others[number]): reason for (_, number), reason in found.invalid.items()},
         "pairs_solved": int(found.num_solved[0]),
         "pairs": len(others),

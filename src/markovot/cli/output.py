@@ -1,4 +1,4 @@
-"""What comes out: tables for people, JSON for scripts, and files that are whole or not there."""
+"""Output: tables for people, JSON for scripts, and files that are written completely or not at all."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from markovot._files import written_whole
 if TYPE_CHECKING:
     from rich.table import Table
 
-# Where there is no terminal, nobody knows its width: wide enough that no cell of ours is cut.
+# The width where there is no terminal: large enough that none of our cells is cut.
 PIPED_WIDTH = 160
 
 
@@ -48,7 +48,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         numbers = bool(rows) and all(isinstance(row[place], int | float) for row in rows)
         table.add_column(column, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
-        # As Text, since names of states and files may hold what Rich would take for markup.
+        # Cells are Text, since names of states and files may contain what Rich would read as markup.
         table.add_row(*(Text(str(cell)) for cell in row))
     _print(table)
 
@@ -72,12 +72,12 @@ def certified(value: float, bound: float) -> str:
 
 
 def show_json(document: Any) -> None:
-    """Print JSON; what is not a finite number is null."""
+    """Print JSON; numbers that are not finite become null."""
     click.echo(json.dumps(plain(document), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def plain(value: Any) -> Any:
-    """The value made of what JSON knows."""
+    """Convert a value to types that JSON can hold."""
     if isinstance(value, Mapping):
         return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

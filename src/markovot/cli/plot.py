@@ -48,7 +48,7 @@ def plot(distances: Path, kind: str, output: Path | None, title: str | None, sho
 
 
 def draw(kind: str, stored: dict[str, Any], title: str) -> None:
-    """Draw what a file of distances holds."""
+    """Draw the distances of a file."""
     from markovot import plot as pictures
 
     value, settings = stored["value"], stored["settings"]

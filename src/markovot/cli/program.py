@@ -1,4 +1,4 @@
-"""What all commands share: how they fail, how they say so in one line, and the options that several of them take."""
+"""What all commands share: how they fail, with one line of explanation, and the options that several of them take."""
 
 import dataclasses
 import functools
@@ -18,13 +18,13 @@ INTERRUPTED = 130  # what shells give for Ctrl-C
 
 
 class Failure(click.ClickException):
-    """What could not be done, in one line."""
+    """An error that says in one line what could not be done."""
 
     exit_code = 1
 
 
 class Interrupted(click.ClickException):
-    """Ctrl-C."""
+    """The user pressed Ctrl-C."""
 
     exit_code = INTERRUPTED
 
@@ -33,7 +33,7 @@ class Program(click.Group):
     """A group of commands that fail in one line on the standard error, without a traceback."""
 
     def main(self, *args: Any, **options: Any) -> NoReturn:
-        """Run, and exit with the code of what happened."""
+        """Run, and exit with the exit code for the outcome."""
         try:
             code = super().main(*args, **(options | {"standalone_mode": False}))
         except click.UsageError as error:
@@ -52,7 +52,7 @@ class Program(click.Group):
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what it raises becomes one line, unless tracebacks are wanted."""
+        """Run the command. An error becomes one line, unless tracebacks are wanted."""
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _warn
@@ -83,7 +83,7 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _explained(error: Exception) -> str:
-    """The message of an expected error; of an unexpected one also its kind, and how to see where it arose."""
+    """The message of an error. For an unexpected one, also its type, and how to see where it was raised."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, ValueError | TypeError | ImportError | RuntimeError | OSError) and str(error):
@@ -109,7 +109,7 @@ class Number(click.FloatRange):
 
 
 class OutputFile(click.ParamType):
-    """A file to be written, of one of some kinds; refused before the work rather than after it."""
+    """A file to be written, with one of some suffixes. A bad path is refused before the work, not after it."""
 
     name = "file"
 
@@ -135,7 +135,7 @@ PICTURE = OutputFile(".png", ".pdf", ".svg")
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How data become chains; None where the data's own default is wanted."""
+    """The options that say how data become chains; None stands for the default of the data."""
 
     features: str | None
     laziness: float | None
@@ -185,7 +185,7 @@ class Showing:
             yield
 
     def note(self, message: str) -> None:
-        """Say something by the way, on the standard error."""
+        """Print a remark on the standard error."""
         if not self.quiet:
             click.echo(message, err=True)
 
@@ -194,7 +194,7 @@ Command = Callable[..., Any]
 
 
 def as_one(name: str, kind: type, *options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Give a command several options, which it receives as one object under that name."""
+    """Give a command several options, which it receives as one object in the argument `name`."""
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)

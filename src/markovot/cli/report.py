@@ -1,4 +1,4 @@
-"""`markovot report`: one page to look into a file of distances with."""
+"""`markovot report`: one page that shows a file of distances."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +71,7 @@ def report(
 
 
 def _solution(stored: dict[str, Any]) -> "PairwiseSolution":
-    """The distances of a file as the object they were."""
+    """The distances of a file as a `PairwiseSolution`."""
     import numpy as np
 
     from markovot.pairwise import PairwiseSolution
@@ -85,10 +85,10 @@ def _solution(stored: dict[str, Any]) -> "PairwiseSolution":
 
 
 def _load(distances: Path, settings: dict[str, Any], graphs: int, data: str | None) -> "Data":
-    """The data that the distances are of, read as they were then.
+    """The data that the distances belong to, read with the same options as then.
 
     Raises:
-        Failure: they are not there, or are others now.
+        Failure: the data are missing, or have changed.
     """
     from markovot.cli.data import choose_cost, load
     from markovot.pairwise.collection import collect
@@ -113,7 +113,7 @@ def _load(distances: Path, settings: dict[str, Any], graphs: int, data: str | No
 
 
 def _solver(settings: dict[str, Any]) -> "Solve":
-    """What computed the distances, debiased or not: an alignment is that of the two graphs themselves."""
+    """The function that aligns two graphs, with the settings of the distances. Debiasing does not change alignments."""
     from functools import partial
 
     from markovot.cli.data import choose_cost

@@ -1,4 +1,4 @@
-"""Read what `markovot distances` wrote, and believe nothing that was not checked."""
+"""Read a file that `markovot distances` wrote, and check everything in it."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from markovot.cli.program import Failure
 if TYPE_CHECKING:
     import numpy as np
 
-# What must be the same for a finished file to be the answer; the rest tells people what they look at.
+# A finished file answers a command only if these settings agree; the others are information for people.
 DECISIVE = ("chains", "cost", "delta", "epsilon", "debiased", "rtol")
 
 _ARRAYS = ("value", "error_bound", "status", "targets", "names")
@@ -43,7 +43,7 @@ def _unpacked(stream: Any) -> dict[str, Any]:
     import numpy as np
 
     with zipfile.ZipFile(stream) as archive:
-        if (damaged := archive.testzip()) is not None:  # NumPy may stop before the end, where the checksum is compared
+        if (damaged := archive.testzip()) is not None:  # NumPy may stop reading before the end, where the checksum is
             raise ValueError(f"the checksum of {damaged} does not match")
     stream.seek(0)
     with np.load(stream, allow_pickle=False) as file:

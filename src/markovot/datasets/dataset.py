@@ -16,7 +16,7 @@ from markovot.chains import MarkovChain
 class GraphDataset:
     """Labelled graphs, each as the Markov chain of its random walk, with a class for each.
 
-    What a set lacks is empty: `()`, `[]` or `""`.
+    Attributes that a set does not have are empty: `()`, `[]` or `""`.
 
     Attributes:
         name: the name of the set.
@@ -57,7 +57,7 @@ class GraphDataset:
         return f"GraphDataset({self.name}: {graphs}, {nodes:.1f} nodes each in the mean, features: {self.feature_kind})"
 
     def subset(self, indices: Sequence[int] | NDArray[Any]) -> "GraphDataset":
-        """Some of the graphs, as a set of its own that shares their chains.
+        """Some of the graphs, as a new set that shares their chains.
 
         Args:
             indices: which ones, in which order: positions from 0 (negative ones count from the end, and a position may
@@ -94,7 +94,7 @@ class GraphDataset:
 
 
 def _positions(indices: Any, count: int) -> IntArray:
-    """Positions within `count` graphs, from positions or bools."""
+    """Check positions or bools, and return them as positions within `count` graphs."""
     array = validate.array("indices", indices)
     if array.ndim != 1:
         raise ValueError(f"indices: shape {array.shape}. Give a sequence of positions, or one bool for each graph.")

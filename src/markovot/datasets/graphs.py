@@ -1,6 +1,6 @@
 """The nodes and edges of all graphs of a set in the TUDataset layout, and their walks, all at once.
 
-Whole arrays, not graph after graph: a set may have thousands of graphs and a million nodes.
+Whole arrays are processed, not one graph after another: a set may have thousands of graphs and a million nodes.
 """
 
 from typing import NamedTuple
@@ -91,7 +91,7 @@ def read_edges(tables: Tables, nodes: Nodes, directed: bool) -> Edges:
     pairs = place[lines] if directed else np.sort(place[lines], axis=1)
     _, first = np.unique(pairs[:, 0] * count + pairs[:, 1], return_index=True)
     pairs = pairs[first]
-    back = pairs[pairs[:, 0] != pairs[:, 1], ::-1]  # a self-loop is one way, not two
+    back = pairs[pairs[:, 0] != pairs[:, 1], ::-1]  # a self-loop counts as one way, not two
     ways = pairs if directed else np.concatenate([pairs, back])
     starts = np.searchsorted(pairs[:, 0], nodes.starts)
     return Edges(pairs, None if labels is None else labels[first], starts, ways.T)
@@ -101,8 +101,8 @@ def walks(nodes: Nodes, edges: Edges, features: Tensor, laziness: float, initial
     """The random walk on each graph, with the features of its nodes."""
     from scipy.sparse import csr_array
 
-    # One walk on all graphs beside each other, checked once, of which each chain is a block: making thousands of
-    # chains one by one takes ten times as long.
+    # We make and check one walk on the union of all graphs, and cut the chains out of it as blocks. Making thousands
+    # of chains one by one takes ten times as long.
     count = len(nodes.owner)
     weights = csr_array((np.ones(edges.ways.shape[1]), tuple(edges.ways)), shape=(count, count))
     indptr, indices, values = MarkovChain.from_adjacency(weights, laziness=laziness).compressed

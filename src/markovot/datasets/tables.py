@@ -1,7 +1,7 @@
 """The files of a set in the TUDataset layout: found in a folder or a zip, read as tables of numbers.
 
-Every complaint names the file and the line. An empty line is one too, unless it is the last: leaving it out
-would shift the values below to other nodes.
+Every error names the file and the line. An empty line is an error too, unless it is the last one: to skip it would
+shift the values below it to other nodes.
 """
 
 import os
@@ -59,7 +59,7 @@ class Tables:
         return table
 
     def _bytes(self, part: str) -> bytes:
-        """What a file holds; of a packed one no more than is allowed, whatever size the zip states.
+        """The content of a file. A packed file must not exceed the limit, whatever size the zip states.
 
         Raises:
             ValueError: it is too large, or cannot be unpacked.
@@ -69,7 +69,7 @@ class Tables:
             return source.read_bytes()
         data = b""
         try:
-            size = source.root.getinfo(source.at).file_size  # what the zip states, which may be too little
+            size = source.root.getinfo(source.at).file_size  # the size that the zip states, which may be too small
             if size <= self._left:
                 with source.open("rb") as file:
                     data = file.read(self._left + 1)
@@ -96,7 +96,7 @@ class Tables:
         return table
 
     def line(self, part: str, row: int) -> str:
-        """A line as messages name it; `row` counts from 0."""
+        """The name of a line in messages; `row` counts from 0."""
         return f"{self.file(part)}, line {row + 1}"
 
 
@@ -105,7 +105,7 @@ def _parse(lines: list[str], dtype: Any, columns: int) -> NDArray[Any] | None:
     if not lines:
         return np.zeros((0, columns), dtype)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # nothing but empty lines: told by the shape
+        warnings.simplefilter("ignore", UserWarning)  # a file with only empty lines is recognised by the shape
         # Older NumPy reads 1.7 as the integer 1, with no more than this warning.
         warnings.simplefilter("error", DeprecationWarning)
         try:
@@ -167,7 +167,7 @@ def _damaged(error: Exception) -> str:
 
 
 def find(root: Traversable, what: str) -> Tables:
-    """The set whose files lie nearest to the root; what lies deeper belongs to others."""
+    """The set whose files lie nearest to the root; deeper files belong to other sets."""
     level = [root]
     for _ in range(_DEPTH):
         found = [tables for folder in level for tables in _sets(folder)]
@@ -190,7 +190,7 @@ def _items(folder: Traversable) -> list[Traversable]:
 
 
 def _sets(folder: Traversable) -> list[Tables]:
-    """The sets of which at least one file that every set has lies in the folder."""
+    """The sets for which the folder has at least one of the required files."""
     files = {item.name: item for item in _items(folder) if item.is_file()}
     ends = [f"_{part}.txt" for part in REQUIRED]
     found = []

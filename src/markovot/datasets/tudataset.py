@@ -40,7 +40,7 @@ def load_tudataset(
     The rules for oddities, all in one place. An edge that is listed several times, in one direction or in both, is one
     edge, with the label of its first line. A self-loop is one way out like any other. A node without edges stays where
     it is. The nodes of a graph need not stand together, and keep their order. Blank lines at the end of a file are
-    nothing; anything else that is not as described is refused.
+    ignored; any other deviation from this description is refused.
 
     Args:
         path: the folder or the zip of one set. The files may lie in it, or one or two folders deeper.
@@ -50,7 +50,7 @@ def load_tudataset(
             the set has. Files that are not wanted are not read.
         laziness: the probability of staying, in [0, 1]. Some is wise: without it, a walk on a bipartite graph never
             forgets whether the number of its steps is even.
-        initial: the law of the first node: "uniform", since a graph that is not connected has no unique stationary law,
+        initial: the law of the first node: "uniform", since a disconnected graph has no unique stationary law,
             or "stationary", which fails for such a graph when it is first used.
         directed: whether a line "i, j" can be walked from i to j only. The sets of the collection are undirected, also
             those that list each edge once.
@@ -132,7 +132,7 @@ def assemble(
 
 
 def _read_features(tables: Tables, wanted: str, nodes: Nodes, edges: Edges) -> tuple[str, Tensor]:
-    """What the features are, and those of all nodes in their new order.
+    """The kind of the features, and the features of all nodes in their new order.
 
     Raises:
         ValueError: the set lacks what is wanted; attributes that are not finite.

@@ -1,4 +1,4 @@
-"""Chains from other libraries' objects and from graph files, and back; each library is imported when it is used."""
+"""Convert objects of other libraries and graph files to chains, and back; a library is imported when it is used."""
 
 from markovot.interop.files import auto_features, read_graph, read_graphs
 from markovot.interop.frames import Frames, from_frame, from_frames, to_frame, to_frames

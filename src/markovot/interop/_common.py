@@ -1,4 +1,4 @@
-"""What the ways in and out share: edges as a matrix, and a single chain taken apart."""
+"""Functions that all converters share: the matrix of an edge list, and the steps and names of a single chain."""
 
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,10 +33,10 @@ def adjacency_of(sources: Any, targets: Any, weights: Any, num_nodes: int, *, di
 
 
 def stands_both_ways(sources: IntArray, targets: IntArray) -> tuple[int, int] | None:
-    """Two edges of a list which lead from one node to another and back, by their places; None if there are none.
+    """The places of two edges that lead from one node to another and back; None if there are none.
 
-    No way in takes such a list for an undirected graph: where each edge is listed both ways, it would be walked both
-    ways twice, and so count double beside a self-loop.
+    Such a list is never accepted as an undirected graph: an edge that is listed both ways would be walked both ways
+    twice, and so count double compared with a self-loop.
     """
     n = int(max(sources.max(initial=0), targets.max(initial=0))) + 1
     there, back = sources * n + targets, targets * n + sources
@@ -72,7 +72,7 @@ def steps_of(chain: MarkovChain, what: str) -> Steps:
 
 
 def check_single(chain: Any, what: str) -> None:
-    """Refuse batches, and what is no chain."""
+    """Refuse batches, and objects that are no chain."""
     if not isinstance(chain, MarkovChain):
         raise TypeError(f"chain: {what} takes a MarkovChain, got {type(chain).__name__}. as_chain converts.")
     if chain.batch_shape:
@@ -83,7 +83,7 @@ def check_single(chain: Any, what: str) -> None:
 
 
 def names_of(chain: MarkovChain, what: str) -> list[Any]:
-    """The names of a single chain's states, which must tell them apart; their numbers where it has none."""
+    """The names of a single chain's states, which must differ; the numbers of the states if it has no names."""
     if chain.state_names is None:
         return list(range(chain.num_states))
     twice = [name for name, count in Counter(chain.state_names).items() if count > 1]

@@ -1,6 +1,6 @@
 """Graphs written as lines of text: edge lists and adjacency matrices, separated by commas or by blanks.
 
-Every complaint names the file and the line.
+Every error names the file and the line.
 """
 
 import ast
@@ -48,7 +48,7 @@ def read_text(path: Path) -> str:
     data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")
-        wrong = data.find(b"\0")  # other encodings and binary files, of which not every one shows otherwise
+        wrong = data.find(b"\0")  # finds other encodings and binary files, even where decoding would succeed
     except UnicodeDecodeError as error:
         wrong = error.start
     if wrong >= 0:
@@ -61,7 +61,7 @@ def read_text(path: Path) -> str:
 def read_table(path: Path) -> Table:
     """Cut a file into fields: at commas if its first line has one, at tabs if all lines have one, else at blanks.
 
-    Comments and empty lines fall out.
+    Comments and empty lines are skipped.
 
     Raises:
         ValueError: nothing is left, or the file is not UTF-8.
@@ -201,15 +201,15 @@ def edges_of_matrix(table: Table, weight: str | None) -> EdgeTable:
 
 
 def _margins(table: Table) -> tuple[int, int, int]:
-    """Numbers of rows of names and of columns of names (0 or 1), and of fields of the first row above the latter."""
+    """How many rows and columns hold names (0 or 1 each), and how many fields the first row has above those columns."""
     rows = table.rows
     height, width = len(rows), len(rows[0])
     if _has_bare_corner(rows):
         return 1, 1, 0
     if height == width and height > 1 and not all(map(_is_number, rows[0])):
         return 1, 1, 1
-    # Numbers as names could as well be weights of a matrix that lacks a row or has one too many: only different whole
-    # numbers above the square, as pandas writes them, are taken for names.
+    # Numbers could be names, or weights of a matrix with a row too few or too many. They only count as names if they
+    # are different whole numbers above the square, as pandas writes them.
     if height == width + 1 and (not all(map(_is_number, rows[0])) or _are_numerals(rows[0])):
         return 1, 0, 0
     if width == height + 1 and not all(_is_number(row[0]) for row in rows):
@@ -240,14 +240,14 @@ def _is_number(field: str) -> bool:
 
 
 def _are_numerals(names: list[str]) -> bool:
-    """Different whole numbers, written in the one way in which Python writes them."""
+    """Whether names are different whole numbers, each written as Python writes it."""
     # Python reads no more than some thousands of digits.
     whole = all(name.isascii() and name.removeprefix("-").isdigit() and len(name) < 100 for name in names)
     return whole and len(set(names)) == len(names) and all(str(int(name)) == name for name in names)
 
 
 def _names(names: list[str]) -> list[Any]:
-    """Integers, if all are written like integers, as GML has them."""
+    """Names as integers if all are written like integers, as in GML; else as they are."""
     return [int(name) for name in names] if _are_numerals(names) else list(names)
 
 

@@ -218,7 +218,7 @@ def _load(path: Path, format: str | None, weight: str | None, directed: bool | N
 def _read_text(table: _tables.Table, format: str, weight: str | None, directed: bool | None) -> _Matrix:
     read = _tables.edges_of_list if format == "edges" else _tables.edges_of_matrix
     sources, targets, weights, n, names = read(table, weight)
-    one_way = format == "adjacency" or bool(directed)  # a matrix holds both ways
+    one_way = format == "adjacency" or bool(directed)  # a matrix has an entry for each way
     if not one_way and (found := stands_both_ways(sources, targets)) is not None:
         first, second = (len(table.rows) - len(sources) + k for k in found)  # below a header
         raise table.trouble(
@@ -247,10 +247,10 @@ def _read_graphml(path: Path) -> _Graph:
 
 
 def _parsed(path: Path, kind: str, read: Callable[[BinaryIO], Any]) -> Any:
-    """What `read` makes of a file, which is handed over open, so that nothing is unpacked for the sake of its name.
+    """Call `read` on a file. The file is passed open, so that networkx does not unpack it because of its suffix.
 
     Raises:
-        ValueError: whatever went wrong, which the parsers tell by errors of many kinds.
+        ValueError: anything went wrong; the parsers raise errors of many kinds.
     """
     try:
         with path.open("rb") as file:
@@ -263,7 +263,7 @@ def _parsed(path: Path, kind: str, read: Callable[[BinaryIO], Any]) -> Any:
 
 
 def _check_entities(file: BinaryIO) -> None:
-    """Refuse a file that declares entities, by which a few lines can stand for more text than memory holds."""
+    """Refuse a file that declares entities: with these, a few lines can expand to more text than memory holds."""
 
     def refuse(name: str, *_: Any) -> None:
         raise ValueError(f"it declares the entity {name!r}, which graphs do not need")
@@ -274,7 +274,7 @@ def _check_entities(file: BinaryIO) -> None:
 
 
 def _check_graphml(file: BinaryIO) -> None:
-    """Refuse what networkx reads in its own way: several graphs, edges between nodes that do not exist."""
+    """Refuse files that networkx would read without an error: several graphs, edges to nodes that do not exist."""
     elements = [(element.tag.rpartition("}")[2], element) for element in ElementTree.parse(file).iter()]
     count = sum(tag == "graph" for tag, _ in elements)
     if count != 1:
@@ -301,7 +301,7 @@ def _read_gml(path: Path) -> _Graph:
 
 
 def _both_ways(graph: _Graph) -> _Graph:
-    """An undirected graph with every edge of a directed one; those that stand both ways are parallel, and so summed."""
+    """An undirected graph with every edge of a directed one; edges listed both ways become parallel, and are summed."""
     import networkx
 
     undirected = networkx.MultiGraph()
@@ -326,7 +326,7 @@ def _auto(graphs: list[_Graph]) -> str:
 
 
 def _features(graph: _Graph, features: str | None, weight: str | None) -> Any:
-    """What the constructors of chains take as features."""
+    """The features in the form that the constructors of chains take."""
     if features is None:
         return None
     if isinstance(graph, _Matrix):

@@ -46,8 +46,8 @@ def from_frame(
         nodes: column `node`, once each, in the order wanted for the states, and features. Isolated nodes are only known
             from here. Default: the nodes of the edges, in the order in which they are met.
         directed: whether an edge is walked from source to target only. The table does not say, so you must. With
-            False, each edge stands in it one way, and one that stands both ways is refused, since it would be walked
-            both ways twice; a table that lists every edge both ways is a directed one.
+            False, each edge must be listed one way. An edge that is listed both ways is refused, since it would be
+            walked both ways twice. A table that lists every edge both ways is a directed one.
         features: the column of `nodes` to compare, as an array is taken by `MarkovChain.from_transitions`: integers
             stay labels, strings become their `label_code`. A list of columns makes vectors (n, p). None: no features.
         laziness: the probability of staying, in [0, 1].
@@ -137,8 +137,8 @@ def from_frames(
 def to_frame(chain: MarkovChain) -> Frames:
     """A single chain as an edge list, whose weights are the transition probabilities, and a table of its states.
 
-    `from_frame(*to_frame(chain), directed=True, features="feature")` is the same chain, but for the initial law, which
-    is to be handed over as `initial=`; float32 probabilities become float64, rows made to sum to one.
+    `from_frame(*to_frame(chain), directed=True, features="feature")` is the same chain, except for the initial law:
+    pass it as `initial=`. Probabilities in float32 become float64, and rows are divided by their sums.
 
     Args:
         chain: a single chain of either layout.
@@ -204,7 +204,7 @@ def to_frames(chains: Mapping[Any, MarkovChain] | Sequence[MarkovChain]) -> Fram
 
 # --- reading
 def _check_table(name: str, table: Any, columns: list[str]) -> None:
-    """Refuse what is no data frame, and missing columns or values."""
+    """Refuse objects that are no data frame, and missing columns or values."""
     pandas = require("pandas", extra="frames", what="from_frame")
     if not isinstance(table, pandas.DataFrame):
         raise TypeError(
@@ -341,12 +341,12 @@ def _features(nodes: "DataFrame", features: str | Sequence[str]) -> Any:
 
 
 def _numbers(column: Any) -> Any:
-    # Of pandas' own types, such as Int64, its older versions make objects unless told otherwise.
+    # Older versions of pandas turn its own types, such as Int64, into objects unless a dtype is given.
     return column.to_numpy(dtype=getattr(column.dtype, "numpy_dtype", column.dtype))
 
 
 def _column(values: list[Any]) -> Any:
-    """Values of any type, tuples too, as a column: integers stay integers."""
+    """A column from values of any type, also tuples; integers stay integers."""
     if all(type(value) is int for value in values):
         return np.array(values, dtype=np.int64)
     column = np.empty(len(values), dtype=object)

@@ -1,4 +1,4 @@
-"""networkx graphs. The way in is `MarkovChain.from_networkx`; this is the way back."""
+"""Convert chains to networkx graphs. The reverse is `MarkovChain.from_networkx`."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,9 @@ def to_networkx(
 ) -> "DiGraph":
     """A single chain as a directed networkx graph whose edge weights are the transition probabilities.
 
-    `MarkovChain.from_networkx(to_networkx(chain), features="feature")` is the same walk, rows made to sum to one in
-    float64. The initial law is not kept: hand it over as `initial=`. Integer features come back as float64 numbers,
-    and codes of labels only by way of `labels`, since a graph holds the labels themselves.
+    `MarkovChain.from_networkx(to_networkx(chain), features="feature")` is the same walk, in float64, with rows divided
+    by their sums. The initial law is not kept: pass it as `initial=`. Integer features come back as float64 numbers.
+    Codes of labels come back only if `labels` are given, since a graph holds the labels themselves.
 
     Args:
         chain: a single chain. Its states become the nodes, in order, named by `state_names` or else by their numbers.

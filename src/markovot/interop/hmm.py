@@ -13,7 +13,7 @@ from markovot.chains import MarkovChain
 from markovot.costs import GaussianWasserstein
 from markovot.interop.msm import from_deeptime
 
-_TOLERANCE = 1e-6  # what a fit may leave; rows are then divided by their sums
+_TOLERANCE = 1e-6  # the error in row sums that a fit may leave; rows are then divided by their sums
 
 
 def from_hmmlearn(
@@ -30,10 +30,10 @@ def from_hmmlearn(
 
     Args:
         model: a fitted model of one of these kinds, or a variational one (VariationalGaussianHMM,
-            VariationalCategoricalHMM), which stands for its mean. Gaussians may have covariances of any
+            VariationalCategoricalHMM), of which the mean is taken. Gaussians may have covariances of any
             `covariance_type`; all become full ones.
-        initial: "start" (default), the model's own `startprob_`. Of a model that was fitted to one long sequence, that
-            is the one state in which the sequence began: "stationary" then says more. Or "uniform", or a tensor.
+        initial: "start" (default), the model's own `startprob_`. For a model that was fitted to one long sequence, this
+            is the one state in which the sequence began, and "stationary" says more. Or "uniform", or a tensor.
         state_names: names of the hidden states, whose numbers mean nothing.
 
     Returns:

@@ -1,4 +1,4 @@
-"""SciPy sparse matrices, the way out; `MarkovChain.from_transitions` and `from_adjacency` take them as they are."""
+"""Convert chains to SciPy sparse matrices. `MarkovChain.from_transitions` and `from_adjacency` accept these."""
 
 from typing import TYPE_CHECKING
 

@@ -264,7 +264,7 @@ def _weights(data: Any, weight: str | None, index: Tensor) -> Tensor:
 
 
 def _check_one_way(index: Tensor) -> None:
-    """Refuse an edge that stands both ways."""
+    """Refuse edges that are listed both ways."""
     sources, targets = index.cpu().numpy()
     if (found := stands_both_ways(sources, targets)) is not None:
         i, j = index[:, found[0]].tolist()

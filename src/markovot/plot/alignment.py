@@ -30,7 +30,7 @@ from markovot.plot.layout import bonds_of, side_by_side
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDEST = 5.0  # points: the line of the heaviest pair in an alignment
+WIDEST = 5.0  # width of the line of the heaviest pair, in points
 
 
 def alignment(
@@ -46,9 +46,9 @@ def alignment(
 ) -> "Axes":
     """Draw two chains side by side, and their soft alignment as lines between states.
 
-    The wider a line, the more of the alignment's mass it carries. Where the chains have integer labels for
-    features, lines between states of different labels have a colour of their own: that is where the distance
-    comes from. Y is turned and mirrored so that the lines run as level as they can.
+    The wider a line, the more of the alignment's mass it carries. If the features of the chains are integer
+    labels, lines between states with different labels have another colour: the distance comes from these. Y is
+    turned and mirrored so that the lines are as level as possible.
 
     Args:
         chain_x: A single chain (no batch dimensions), drawn on the left. Two states are joined where either
@@ -137,7 +137,7 @@ def _draw_lines(
     same: NDArray[np.bool_],
     threshold: float,
 ) -> None:
-    """The lines of the alignment, light ones first, and a legend for their width and colour."""
+    """Draw the lines of the alignment, light ones first, and a legend for their width and colour."""
     from matplotlib.collections import LineCollection
     from matplotlib.colors import to_rgba
     from matplotlib.lines import Line2D

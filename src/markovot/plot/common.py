@@ -1,4 +1,4 @@
-"""What all pictures share: distances read in, axes made, classes given colours and shapes, states their names."""
+"""What all pictures share: reading distances, making axes, colours and shapes of classes, names of states."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -33,11 +33,11 @@ ELEMENT_COLORS = {
 """The usual colours of chemical elements, for `label_colors`."""
 
 SAME, DIFFERENT = "#3b7dbd", "#e08214"  # lines between states of the same label, or of different ones
-NEUTRAL = "#4d4d4d"  # what belongs to no class
+NEUTRAL = "#4d4d4d"  # for items without a class
 
-# Okabe and Ito's colours, which colour-blind people tell apart, without the yellow, which is faint on white.
+# The colours of Okabe and Ito, which colour-blind people can tell apart, except yellow, which is faint on white.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-INSIDE = 3  # letters: longer names of states do not fit into their discs
+INSIDE = 3  # names of states with more letters do not fit into their discs
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
@@ -50,7 +50,7 @@ class Style(NamedTuple):
 
 
 def as_array(name: str, values: Any) -> FloatArray:
-    """Distances, or another array, as NumPy floats; the `value` of a `PairwiseSolution`."""
+    """Distances, or another array, as NumPy floats; for a `PairwiseSolution` its `value`."""
     if hasattr(values, "value") and hasattr(values, "error_bound"):
         values = values.value
     return validate.reals(name, values)
@@ -76,7 +76,7 @@ def dissimilarities(name: str, values: Any) -> FloatArray:
 
 
 def classes(labels: Labels, count: int, name: str = "labels") -> list[Hashable]:
-    """The class of each of `count` items; `name` is that of the argument."""
+    """The class of each of `count` items; `name` is the name of the argument."""
     found = validate.labels(name, labels, "the class of each item")
     if len(found) != count:
         raise ValueError(f"{name} must name the class of each of the {count} items; got {len(found)} labels.")
@@ -108,7 +108,7 @@ def class_name(label: Hashable, class_names: Mapping[Any, str] | None) -> str:
 
 
 def styles(labels: Sequence[Hashable], class_names: Mapping[Any, str] | None) -> dict[Hashable, Style]:
-    """A look for each class, in the order in which the classes first appear: 49 of them differ.
+    """A style for each class, in the order in which the classes first appear; there are 49 different ones.
 
     Colour and shape change together, so that up to seven classes can be told apart by either alone.
     """
@@ -121,7 +121,7 @@ def styles(labels: Sequence[Hashable], class_names: Mapping[Any, str] | None) ->
 
 
 def check_frame(ax: Any, title: Any = None) -> None:
-    """Refuse what is no axes of matplotlib's, and a title that is no string, before anything is drawn."""
+    """Check, before anything is drawn, that `ax` is axes of matplotlib and the title a string."""
     if title is not None:
         validate.text("title", title)
     if ax is not None:
@@ -130,20 +130,20 @@ def check_frame(ax: Any, title: Any = None) -> None:
 
 
 def check_class_names(names: Any) -> None:
-    """Refuse anything but what to call classes."""
+    """Check that names of classes are a mapping of strings, or None."""
     if names is not None:
         for label, name in validate.mapping("class_names", names, "from classes to names").items():
             validate.text(f"class_names[{validate.shown(label)}]", name)
 
 
 def check_titles(titles: Any) -> None:
-    """Refuse anything but the titles of two chains."""
+    """Check the titles of two chains."""
     if len(validate.texts("titles", titles)) != 2:
         raise ValueError(f"titles: there are {len(titles)}. Give two, one for X and one for Y.")
 
 
 def check_colors(colors: Any) -> None:
-    """Refuse anything but colours for names of states."""
+    """Check that colours are a mapping from names of states to colours."""
     if colors is None:
         return
     known = require("matplotlib.colors", extra="plot", what="markovot.plot")
@@ -162,7 +162,7 @@ def new_axes(ax: "Axes | None", figsize: tuple[float, float]) -> "Axes":
 
 
 def settle(ax: "Axes") -> None:
-    """Let the figure be laid out, so that the sizes of things are those that will be drawn."""
+    """Lay the figure out, so that sizes are the ones that will be drawn."""
     root: Any = ax.figure.figure  # of a subfigure, the whole
     root.draw_without_rendering()
 
@@ -173,7 +173,7 @@ def points_high(ax: "Axes") -> float:
 
 
 def class_legend(ax: "Axes", looks: Mapping[Hashable, Style], counts: Mapping[Hashable, int], below: float) -> None:
-    """A legend of the classes and their sizes under the axes; `below`: how far, as a share of the axes' height."""
+    """Draw a legend of the classes and their sizes below the axes, at distance `below`, a share of the axes' height."""
     from matplotlib.lines import Line2D
 
     ax.legend(
@@ -201,7 +201,7 @@ def state_colors(names: list[str], chosen: Mapping[str, str] | None) -> dict[str
 
 
 def state_diameter(ax: "Axes", names: Sequence[str]) -> float:
-    """In points: room for the names that stand inside, but well below the length of a bond."""
+    """The diameter of a state in points: large enough for names inside, but well below the length of a bond."""
     longest = len(max(names, key=len))
     width, height = np.asarray(ax.get_window_extent().size) * 72.0 / ax.figure.dpi
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
@@ -210,7 +210,7 @@ def state_diameter(ax: "Axes", names: Sequence[str]) -> float:
 
 
 def write_states(ax: "Axes", place: FloatArray, names: Sequence[str], colors: Sequence[str], diameter: float) -> None:
-    """The names of states: in their discs, in the given colours, if all are short; or else below, in a dark one."""
+    """Write the names of states: inside the discs, in the given colours, if all are short; else below, in dark."""
     from matplotlib.patheffects import withStroke
 
     inside = len(max(names, key=len)) <= INSIDE
@@ -247,7 +247,7 @@ def title_above(ax: "Axes", place: FloatArray, title: str) -> None:
 
 
 def open_frame(ax: "Axes", title: str | None) -> None:
-    """The frame of curves: lines across behind them, open above and to the right, and the title if there is one."""
+    """Frame axes for curves: grid lines behind them, no lines at the top and right, and a title if there is one."""
     ax.grid(axis="y", color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)

@@ -16,11 +16,11 @@ from markovot.plot.common import MARKERS, NEUTRAL, PALETTE, check_frame, new_axe
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-DENSE_SWEEPS = 12  # every one of the first so many is looked at, and then ten in each doubling
+DENSE_SWEEPS = 12  # up to here every number of sweeps is tried, and beyond about ten in each doubling
 
 
 class ErrorHistory(NamedTuple):
-    """How well a problem was solved after so many sweeps.
+    """The certified errors of a problem after several numbers of sweeps.
 
     Attributes:
         num_iter: numbers of sweeps, ascending (s,).
@@ -83,7 +83,7 @@ def convergence(
     ax = new_axes(ax, figsize=(6.4, 4.2))
     ax.plot(
         history.num_iter,
-        np.maximum(history.error_bound, np.finfo(float).tiny),  # a bound may be zero, which a log axis is not
+        np.maximum(history.error_bound, np.finfo(float).tiny),  # a bound may be zero, but a log axis has no zero
         label="certified error",
         color=PALETTE[0],
         marker=MARKERS[0],
@@ -162,7 +162,7 @@ def _next(sweeps: int) -> int:
 
 
 def _draw_rate(ax: "Axes", history: ErrorHistory, delta: float) -> None:
-    """From the first point of the line, down by a factor `1 - delta` a sweep."""
+    """Draw a line from the first point that falls by a factor `1 - delta` in each sweep."""
     if delta >= 1 or len(history.num_iter) < 2 or not history.error_bound[0] > 0:
         return
     sweeps = np.linspace(history.num_iter[0], history.num_iter[-1], 200)

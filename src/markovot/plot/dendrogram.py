@@ -1,4 +1,4 @@
-"""A tree of clusters: which items join first."""
+"""A tree of clusters, which shows the items that join first."""
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 METHODS = ("average", "complete", "single", "weighted")
-"""The linkages that need distances alone; the others take coordinates for granted."""
+"""The linkages that need only distances; the others assume coordinates."""
 
 
 def dendrogram(
@@ -44,16 +44,17 @@ def dendrogram(
 ) -> "Axes":
     """Draw the tree in which the nearest clusters join first, the root on the left.
 
-    Where two branches meet is how far apart their clusters are. Branches whose items are all of one class have its
-    colour. Neighbours at the leaves are as near each other as the tree allows (optimal leaf order).
+    The place where two branches meet shows how far apart their clusters are. If all items of a branch are in one class,
+    it has the colour of the class. Neighbours at the leaves are as near each other as the tree allows (optimal leaf
+    order).
 
     Args:
         distances: k × k, finite, k > 1: an array, a tensor, or a `PairwiseSolution`. Entropic distances of things to
-            themselves, on the diagonal, play no part, and what is below zero counts as zero.
+            themselves, on the diagonal, are ignored, and negative distances count as zero.
         names: What to write at each leaf. Default: numbers up to 100 items, nothing beyond.
         labels: The class of each item, which colours its name, its leaf and the branches.
         class_names: What to call a class in the legend; the class itself by default.
-        method: The distance of clusters: the mean ("average", the default, which bends least to single pairs), the
+        method: The distance of clusters: the mean ("average", the default, which depends least on single pairs), the
             largest ("complete") or smallest ("single") among their items, or the mean of the two clusters joined last
             ("weighted").
         title: A title for the axes.
@@ -109,7 +110,7 @@ def dendrogram(
 
 
 def _branch_colors(tree: FloatArray, kinds: list[Hashable] | None, looks: Mapping[Hashable, Style]) -> dict[int, str]:
-    """The colour of the branches that join at each inner node: that of the class, if all items below are of one."""
+    """The colour of the branches at each inner node: that of the class, if all items below are in the same class."""
     count = len(tree) + 1
     if kinds is None:
         return dict.fromkeys(range(count, 2 * count - 1), NEUTRAL)
@@ -124,7 +125,7 @@ def _branch_colors(tree: FloatArray, kinds: list[Hashable] | None, looks: Mappin
 
 
 def _frame(ax: "Axes", names: list[str], farthest: float) -> None:
-    """Room for the tree, and the names at its leaves in letters that fit."""
+    """Set limits that hold the tree, and write the names at its leaves in letters that fit."""
     ax.set_xlim(1.05 * farthest if farthest > 0 else 1.0, 0.0)
     ax.set_ylim(0.0, 10.0 * len(names))
     ax.yaxis.tick_right()
@@ -137,13 +138,13 @@ def _frame(ax: "Axes", names: list[str], farthest: float) -> None:
 
 
 def _room(ax: "Axes") -> float:
-    """Points of height for each leaf."""
+    """The height of each leaf in points."""
     low, high = ax.get_ylim()
     return points_high(ax) * 10.0 / (high - low)
 
 
 def _draw_branches(ax: "Axes", drawn: Mapping[str, Any]) -> None:
-    """Each as three lines: from one cluster to where it meets the other, across, and back to that one."""
+    """Draw each pair of branches as three lines: from one cluster to the meeting place, across, and to the other."""
     from matplotlib.collections import LineCollection
 
     heights, joints = np.array(drawn["icoord"]), np.array(drawn["dcoord"])
@@ -158,7 +159,7 @@ def _draw_branches(ax: "Axes", drawn: Mapping[str, Any]) -> None:
 
 
 def _mark_leaves(ax: "Axes", order: IntArray, kinds: list[Hashable], looks: Mapping[Hashable, Style]) -> None:
-    """The mark of its class at each leaf, the names in its colour, and a legend."""
+    """Draw the mark of its class at each leaf, colour the names by class, and add a legend."""
     height = 10.0 * np.arange(len(order)) + 5.0
     found = [kinds[item] for item in order]
     for label, style in looks.items():

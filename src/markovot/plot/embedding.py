@@ -1,4 +1,4 @@
-"""A map: items as points in the plane, as far apart as their distances say, as well as that can be done."""
+"""A map: items as points in the plane, whose distances are as close as possible to the given ones."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,8 +27,8 @@ from markovot.plot.common import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_STARTS = 1_000_000  # so that nobody waits for what cannot end
-_MAX_ITER, _EPS = 1000, 1e-6  # of one run of SMACOF; 300 iterations leave some maps of 200 items unfinished
+MOST_STARTS = 1_000_000  # more starts would never end
+_MAX_ITER, _EPS = 1000, 1e-6  # for one run of SMACOF; after 300 iterations some maps of 200 items are not finished
 _CORNERS = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)]  # where a name may stand
 
 
@@ -37,7 +37,7 @@ class Positions(NamedTuple):
 
     Attributes:
         place: the points (k, 2), centred, in units of the distance.
-        stress: how far the map is from the truth: 0 for a perfect one. See `positions`.
+        stress: how far the map is from the given distances: 0 for a perfect map. See `positions`.
     """
 
     place: FloatArray
@@ -57,12 +57,12 @@ def embedding(
 ) -> "Axes":
     """Draw a map of all items: points that are near each other stand for items that are.
 
-    How honest the map is stands in its corner: the share by which its distances are off, in the root mean square.
-    Directions mean nothing, and neither does the place of the middle.
+    A note in the corner says how exact the map is: the relative error of its distances, in the root mean square.
+    Directions mean nothing, and neither does the position of the centre.
 
     Args:
-        distances: k × k, finite: an array, a tensor, or a `PairwiseSolution`. The diagonal plays no part, and what is
-            below zero counts as zero.
+        distances: k × k, finite: an array, a tensor, or a `PairwiseSolution`. The diagonal is ignored, and negative
+            distances count as zero.
         labels: The class of each item, shown by colour and shape, with a legend. Up to 49 look different.
         names: What to write beside each point; for some dozens of items, so that there is room.
         class_names: What to call a class in the legend; the class itself by default.
@@ -171,7 +171,7 @@ def _stress(place: FloatArray, apart: FloatArray) -> float:
 
 
 def _upright(place: FloatArray) -> FloatArray:
-    """Centred, the longest axis level; signs fixed, so that the same map is not drawn as its mirror image."""
+    """Centre the points, with the longest axis level. Signs are fixed, so that a map is never mirrored."""
     place = place - place.mean(0)
     _, axes = np.linalg.eigh(place.T @ place)
     turned = place @ axes[:, ::-1]
@@ -183,7 +183,7 @@ def _frame(ax: "Axes", place: FloatArray) -> None:
     """Limits with room for names around the points, and no axes: directions mean nothing."""
     low, high = place.min(0), place.max(0)
     reach = float((high - low).max()) or 1.0
-    half = np.maximum(0.5 * (high - low) + 0.09 * reach, 0.3 * reach)  # even points on a line have names
+    half = np.maximum(0.5 * (high - low) + 0.09 * reach, 0.3 * reach)  # even points on a line need room for names
     middle = 0.5 * (low + high)
     ax.set_xlim(middle[0] - half[0], middle[0] + half[0])
     ax.set_ylim(middle[1] - half[1] - 0.02 * reach, middle[1] + half[1])
@@ -216,7 +216,7 @@ def _draw_points(ax: "Axes", place: FloatArray, kinds: list[Any] | None, class_n
 
 
 def _write_names(ax: "Axes", place: FloatArray, names: list[str]) -> None:
-    """Each name near its point, where it covers least of the points, the other names and what lies outside."""
+    """Write each name near its point, where it covers least of the points, the other names and the outside."""
     size = float(np.clip(14 - 0.12 * len(names), 6.5, 10))
     notes = [
         ax.annotate(name, point, xytext=(0, 0), textcoords="offset points", fontsize=size, color="0.15", zorder=3)
@@ -235,7 +235,7 @@ def _write_names(ax: "Axes", place: FloatArray, names: list[str]) -> None:
     for note, point, corner, choice in zip(notes, points, corners[range(len(names)), chosen], chosen, strict=True):
         note.set_position(tuple((corner - point) / pixels))
         note.set_verticalalignment("bottom")
-        if choice >= len(_CORNERS):  # far from its point: joined to it by a line
+        if choice >= len(_CORNERS):  # a name far from its point is joined to it by a line
             middle = (corner - point + 0.5 * np.array(note.get_window_extent().size)) / pixels
             ax.annotate(
                 "", tuple(ax.transData.inverted().transform(point)), xytext=tuple(middle), textcoords="offset points",
@@ -246,13 +246,13 @@ def _write_names(ax: "Axes", place: FloatArray, names: list[str]) -> None:
 def _least_covered(
     corners: FloatArray, extents: FloatArray, points: FloatArray, radius: float, frame: FloatArray
 ) -> IntArray:
-    """The candidate for each name, improved one name after another until nothing changes."""
+    """The best candidate place for each name, improved one name after another until nothing changes."""
     boxes = np.concatenate([corners, corners + extents[:, None]], axis=2)  # left, bottom, right, top
     dots = np.hstack([points - radius, points + radius])
     inside = np.prod(np.minimum(boxes, frame)[..., 2:] - np.maximum(boxes, frame)[..., :2], axis=2)
     fixed = np.array([[_covered(box, dots) for box in options] for options in boxes])
     fixed += 10 * (np.prod(extents, axis=1)[:, None] - inside)
-    # Other things being equal: the earlier place, and a near one unless that covers a tenth of the name.
+    # Ties go to the earlier place, and to a near one unless it covers a tenth of the name.
     fixed += np.prod(extents, axis=1)[:, None] * np.where(np.arange(len(corners[0])) < len(_CORNERS), 0, 0.1)
     chosen = fixed.argmin(1)
     for _ in range(20):
@@ -266,7 +266,7 @@ def _least_covered(
 
 
 def _covered(box: FloatArray, others: FloatArray) -> float:
-    """The area of a box (left, bottom, right, top) that others (k, 4) take."""
+    """The area of a box (left, bottom, right, top) that other boxes (k, 4) cover."""
     width = np.minimum(box[2], others[:, 2]) - np.maximum(box[0], others[:, 0])
     height = np.minimum(box[3], others[:, 3]) - np.maximum(box[1], others[:, 1])
     return float((np.maximum(width, 0) * np.maximum(height, 0)).sum())

@@ -1,4 +1,4 @@
-"""What makes a distance, drawn on the two chains."""
+"""The explanation of a distance, drawn on the two chains."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 Color: TypeAlias = tuple[float, float, float]
 
 WIDEST = 6.0  # points: the line of the transition with the largest effect
-CLOSER, APART = "#2166ac", "#b2182b"  # more of a transition brings the chains closer, or sets them apart
-_STATES, _NEGATIVE = "YlOrBr", "#9e9ac8"  # colours of what states add, and of what they take away
+CLOSER, APART = "#2166ac", "#b2182b"  # more weight of a transition brings the chains closer, or sets them apart
+_STATES, _NEGATIVE = "YlOrBr", "#9e9ac8"  # colours of states that add to the distance, and of those that reduce it
 
 
 def explanation(
@@ -37,7 +37,7 @@ def explanation(
     titles: tuple[str, str] = ("X", "Y"),
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Draw the two chains, showing which states make the distance, and which transitions would change it.
+    """Draw the two chains, and show which states the distance comes from, and which transitions would change it.
 
     The darker and larger a state, the more it adds to the distance. The wider the line between two states, the more the
     distance changes with the weight of the transitions between them, both ways together: red where more weight sets the
@@ -106,7 +106,7 @@ def explanation(
 
 
 def _both_ways(effect: FloatArray, pairs: IntArray) -> FloatArray:
-    """The effect of the weights between the two states of each pair, there and back."""
+    """The total effect of the two weights between the states of each pair, one for each direction."""
     there, back = pairs[:, 0], pairs[:, 1]
     result: FloatArray = effect[there, back] + effect[back, there]
     return result
@@ -117,7 +117,7 @@ def _line_width(relative: Any, least: float = 0.8) -> Any:
 
 
 def _draw_transitions(ax: "Axes", place: FloatArray, pairs: IntArray, relative: FloatArray, gid: str) -> None:
-    """The lines between states, those of the largest effects on top; many lines are thin, where they mean little."""
+    """Draw the lines between states, the largest effects on top; lines with little effect are thin."""
     from matplotlib.collections import LineCollection
 
     order = np.argsort(np.abs(relative), kind="stable")
@@ -133,7 +133,7 @@ def _draw_transitions(ax: "Axes", place: FloatArray, pairs: IntArray, relative: 
 
 
 def _hue(relative: float) -> Color:
-    """Red or blue, the greyer the smaller the effect."""
+    """The colour of a line: red or blue, and greyer for a smaller effect."""
     from matplotlib.colors import to_rgb
 
     strong, weak = np.array(to_rgb(APART if relative > 0 else CLOSER)), np.array(to_rgb("0.75"))
@@ -143,7 +143,7 @@ def _hue(relative: float) -> Color:
 
 
 def _fill(relative: float) -> Color:
-    """The colour of a state that adds so much, relative to the one that adds most."""
+    """The colour of a state, given what it adds relative to the state that adds most."""
     from matplotlib import colormaps
     from matplotlib.colors import to_rgb
 
@@ -170,12 +170,12 @@ def _draw_states(ax: "Axes", place: FloatArray, relative: FloatArray, names: lis
 
 
 def _area(diameter: float, relative: Any) -> Any:
-    """Of a state's disc, in square points: its name must fit, so the smallest is not a point."""
+    """The area of a state's disc in square points. Its name must fit, so even the smallest disc has some size."""
     return diameter**2 * (0.5 + 0.7 * np.abs(relative))
 
 
 def _legend(ax: "Axes", widest: float, most: float) -> None:
-    """Below: what discs mean on the left, what lines mean on the right."""
+    """Draw the legends below the axes: for discs on the left, for lines on the right."""
     from matplotlib.lines import Line2D
 
     def disc(relative: float) -> Line2D:

@@ -38,12 +38,12 @@ def chain(
     title: str | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Draw a chain: its states as discs, its likely steps as arrows, the likelier the wider and darker.
+    """Draw a chain: its states as discs, its likely steps as arrows. Likelier steps are wider and darker.
 
     Args:
         chain: a single chain.
-        place: where each state stands, (n, 2). Default: at its features, where these are pairs of numbers; else where
-            likely steps are short.
+        place: the position of each state, (n, 2). Default: its features, if these are pairs of numbers; else positions
+            that make likely steps short.
         names: what to write on the states. Default: labels or names, where the chain has them.
         label_colors: a colour for each name, such as `ELEMENT_COLORS`. Default: all states alike.
         threshold: the least probability of a step that is drawn, in [0, 1].
@@ -51,7 +51,7 @@ def chain(
         ax: where to draw; a new figure by default.
 
     Returns:
-        The axes. Arrows are its patches with the gid "step", states that may stay rings with the gid "stay".
+        The axes. The arrows are its patches with the gid "step"; the rings of states that may stay have the gid "stay".
 
     Raises:
         ValueError: a batch, places or names of another number than the states, a threshold outside [0, 1].
@@ -106,7 +106,7 @@ def strip(
     """Draw chains side by side, on one scale: snapshots of a flow, or the small chains of several coarsenings.
 
     Args:
-        chains: single chains. Those with features that are pairs of numbers stand at these, in the same frame.
+        chains: single chains. If their features are pairs of numbers, these are the positions, in one common frame.
         titles: one above each.
         threshold: as in `chain`.
         axes: where to draw, one for each chain; a new figure by default.
@@ -182,7 +182,7 @@ def _texts(one: MarkovChain, names: Sequence[Any] | None) -> list[str] | None:
 
 
 def _draw_steps(ax: "Axes", points: FloatArray, rows: FloatArray, threshold: float, size: float) -> None:
-    """Arrows, light ones first; a pair of states that lead to each other has two bent ones."""
+    """Draw the arrows, light ones first; two states that lead to each other get two bent arrows."""
     from matplotlib.patches import FancyArrowPatch
 
     steps = np.argwhere((rows >= threshold) & (rows > 0))
@@ -209,7 +209,7 @@ def _draw_steps(ax: "Axes", points: FloatArray, rows: FloatArray, threshold: flo
 
 
 def _draw_ring(ax: "Axes", point: FloatArray, size: float, look: dict[str, Any]) -> None:
-    """A ring about the disc of a state that may stay where it is."""
+    """Draw a ring around the disc of a state that may stay where it is."""
     ring = ax.scatter(
         [point[0]],
         [point[1]],

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def history(history: History, *, title: str | None = None, ax: "Axes | None" = None) -> "Axes":
     """Draw the objective of a training against its steps, on a log axis where all values are positive.
 
-    The best step is marked. Of several problems trained side by side, such as restarts, the one that ends up best
-    stands out, and the others are grey.
+    The best step is marked. If several problems were trained side by side, such as restarts, the best one is
+    highlighted, and the others are grey.
 
     Args:
         history: what `markovot.learning.minimise` returns, or the `history` of a barycentre, a coarsening, a fit.
@@ -60,7 +60,7 @@ def history(history: History, *, title: str | None = None, ax: "Axes | None" = N
     )
     if bool((values > 0).all()):
         ax.set_yscale("log")
-        if np.log10(values.max() / values.min()) < 1:  # or there would be no more than one number on the axis
+        if np.log10(values.max() / values.min()) < 1:  # otherwise the axis would have at most one number
             _plain_numbers(ax)
     ax.set_xlabel("step")
     ax.set_ylabel("objective")

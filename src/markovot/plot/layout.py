@@ -20,7 +20,7 @@ def bonds_of(chain: MarkovChain) -> IntArray:
 def side_by_side(
     num_x: int, bonds_x: IntArray, num_y: int, bonds_y: IntArray, mass: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Positions: X upright on the left, Y on the right, turned so that aligned states are level."""
+    """Positions of two chains: X upright on the left, Y on the right, turned so that aligned states are level."""
     place_x, place_y = upright(layout(num_x, bonds_x)), layout(num_y, bonds_y)
     place_y = place_y @ turn(place_x, place_y, mass)
     height = max(np.ptp(place_x[:, 1]), np.ptp(place_y[:, 1]))
@@ -31,7 +31,7 @@ def side_by_side(
 
 
 def upright(place: FloatArray) -> FloatArray:
-    """The same drawing with its longer axis upright: lines to another beside it then cross the least of it."""
+    """Turn a drawing so that its longer axis is upright: lines to a drawing beside it then cross least of it."""
     _, axes = np.linalg.eigh(place.T @ place)
     turned: FloatArray = place @ (axes * np.where(axes.sum(0) < 0, -1.0, 1.0))
     return turned
@@ -45,7 +45,7 @@ def turn(place_x: FloatArray, place_y: FloatArray, mass: FloatArray) -> FloatArr
 
 
 def layout(num_states: int, bonds: IntArray) -> FloatArray:
-    """Positions with bonds of length about one, centred; pieces that do not touch stand side by side."""
+    """Centred positions with bonds of length about one; disconnected pieces stand side by side."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components, shortest_path
 
@@ -64,7 +64,7 @@ def layout(num_states: int, bonds: IntArray) -> FloatArray:
 
 
 def _least_stress(steps: FloatArray, num_iter: int = 300) -> FloatArray:
-    """The positions of least stress sum_ij (|x_i - x_j| / t_ij - 1)^2 that a few fixed starts lead to.
+    """The positions with the least stress sum_ij (|x_i - x_j| / t_ij - 1)^2, from a few fixed starts.
 
     Each start is improved by majorisation (SMACOF), x <- V^+ B(x) x, which needs no step size and no random
     numbers.
@@ -93,7 +93,7 @@ def _least_stress(steps: FloatArray, num_iter: int = 300) -> FloatArray:
 
 
 def _starts(target: FloatArray) -> list[FloatArray]:
-    """A circle, and classical scaling tilted a little into its further axes: flat, mirror images coincide."""
+    """A circle, and classical scaling, tilted slightly into further axes so that mirror images do not coincide."""
     num = len(target)
     angle = 2 * np.pi * np.arange(num) / num
     circle = np.stack([np.cos(angle), np.sin(angle)], axis=1) * target.max() / 2

@@ -23,7 +23,7 @@ from markovot.plot.common import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_LETTER = 5.2  # points: the mean width of a letter in type of ten points
+_LETTER = 5.2  # the mean width of a letter, in points, in type of ten points
 
 
 def distance_matrix(
@@ -115,7 +115,7 @@ def class_order(values: Distances, labels: Labels) -> IntArray:
 
 
 def _name_classes(ax: "Axes", labels: list[Hashable], class_names: Mapping[Any, str] | None) -> None:
-    """A named bracket left of the rows of each class, and a line where one class ends and the next begins."""
+    """Draw a named bracket left of the rows of each class, and lines between the classes."""
     starts = [i for i, label in enumerate(labels) if i == 0 or label != labels[i - 1]]
     stops = [*starts[1:], len(labels)]
     across = ax.get_yaxis_transform()  # x as a share of the axes, y in rows
@@ -142,5 +142,5 @@ def _name_classes(ax: "Axes", labels: list[Hashable], class_names: Mapping[Any, 
     settle(ax)
     room = points_high(ax) * np.array(counts) / sum(counts)
     if any(_LETTER * len(name) > height for name, height in zip(names, room, strict=True)):
-        # Some names are longer than their brackets: all stand level, in letters that fit.
+        # If some names are longer than their brackets, all are written level, in letters that fit.
         ax.set_yticks(middles, names, rotation=0, va="center", fontsize=float(np.clip(0.85 * room.min(), 4, 10)))

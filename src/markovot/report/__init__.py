@@ -1,4 +1,4 @@
-"""One page to look into a data set's distances with: a map, the matrix, neighbours, alignments. Needs `report`."""
+"""One page that shows the distances of a data set: a map, the matrix, neighbours, alignments. Needs `report`."""
 
 from markovot.report.page import write_report
 

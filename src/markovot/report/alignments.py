@@ -1,4 +1,4 @@
-"""The drawings of the page: each graph laid out once, and how its states go with those of its neighbours."""
+"""The drawings of the page: each graph, laid out once, and the alignments with its neighbours."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,9 +14,9 @@ from markovot.plot.common import ELEMENT_COLORS, PALETTE
 from markovot.plot.layout import bonds_of, layout, turn, upright
 
 MAX_STATES = 100
-"""Graphs with more states are not drawn: neither would anything be seen, nor would it be quick."""
-_DENSE = 4.0  # edges a state: a graph with more is a tangle, and its states stand in a column instead, without edges
-_SPACE = 0.8  # between two states of a column, in lengths of an edge
+"""Graphs with more states are not drawn: it would be slow, and nothing could be seen."""
+_DENSE = 4.0  # with more edges a state than this, states stand in a column, and no edges are drawn
+_SPACE = 0.8  # distance between two states of a column, in lengths of an edge
 _THRESHOLD = 0.15  # as in `plot.alignment`: the share of the mass of a state that a line must carry
 
 Solve = Callable[[MarkovChain, MarkovChain], Any]
@@ -43,7 +43,7 @@ class Drawings:
         return self.chains[number].num_states <= MAX_STATES
 
     def add(self, number: int) -> None:
-        """Lay a graph out, once."""
+        """Lay a graph out, if that was not done before."""
         if number in self.place:
             return
         chain = self.chains[number]
@@ -105,7 +105,7 @@ def align(
     label_names: Sequence[str] | None,
     progress: bool,
 ) -> dict[str, Any]:
-    """Align each graph with its neighbours, each pair once; `pairs` goes by "first-second", the smaller first."""
+    """Align each graph with its neighbours, each pair once. Keys of `pairs` are "first-second", the smaller first."""
     drawings = Drawings(chains, label_names)
     wanted = sorted({(min(i, row[0]), max(i, row[0])) for i, rows in enumerate(neighbours) for row in rows})
     drawn = [pair for pair in wanted if all(map(drawings.drawable, pair))]

@@ -1,4 +1,4 @@
-"""What the page shows of the distances, as plain data: what is sure, the map, the matrix, the neighbours."""
+"""The data that the page shows: how certain the distances are, the map, the matrix, the neighbours."""
 
 import base64
 from typing import Any
@@ -13,8 +13,8 @@ from markovot.plot import class_order, positions
 from markovot.solution import Status
 
 MAX_ROWS = 1000
-"""A matrix of more rows is shown as the means of blocks."""
-_MANY = 300  # items: a map of more starts from classical scaling alone
+"""A matrix with more rows is shown as means over blocks."""
+_MANY = 300  # a map of more items starts only from classical scaling
 _CODE = {status: code for code, status in enumerate(STATUSES)}
 
 
@@ -24,7 +24,7 @@ def codes_of(found: PairwiseSolution) -> NDArray[np.uint8]:
 
 
 def measured(values: NDArray[np.float64]) -> IntArray:
-    """Items whose distances among each other are all finite: as long as some is not, the worst item is left out."""
+    """Items whose distances among each other are all finite: the worst item is removed until that is true."""
     missing = ~np.isfinite(values)
     counts = missing.sum(1)
     kept = np.ones(len(values), dtype=bool)
@@ -70,14 +70,14 @@ def map_of(values: NDArray[np.float64], kept: IntArray) -> dict[str, Any]:
 
 
 def order_of(values: NDArray[np.float64], kept: IntArray, classes: list[int]) -> list[int]:
-    """Classes as they first appear, near items side by side within each; those without distances come last."""
+    """The order of the items: classes as they first appear, near items side by side, items without distances last."""
     labels = [classes[item] for item in kept]
     order: list[int] = kept[class_order(values[np.ix_(kept, kept)], labels)].tolist()
     return order + sorted(set(range(len(values))) - set(order))
 
 
 def matrix_of(found: PairwiseSolution, order: list[int]) -> dict[str, Any]:
-    """The matrix in an order, its upper half packed row by row; if it is large, in blocks of so many rows.
+    """The matrix in the given order, with its upper half packed row by row; a large matrix is shown in blocks.
 
     A block has the mean of its distances, the largest of its bounds, and the worst status.
     """
@@ -103,7 +103,7 @@ def packed(values: NDArray[Any], kind: str) -> str:
 
 
 def _means(values: NDArray[np.float64], block: int) -> NDArray[np.float64]:
-    """Means over square blocks of what is finite; NaN where nothing is."""
+    """Means of the finite entries over square blocks; NaN where there are none."""
     finite = np.isfinite(values)
     starts = np.arange(0, len(values), block)
 
@@ -116,7 +116,7 @@ def _means(values: NDArray[np.float64], block: int) -> NDArray[np.float64]:
 
 
 def _largest(values: NDArray[Any], block: int) -> NDArray[Any]:
-    """The largest over square blocks, NaN counting for nothing where there is anything else."""
+    """The largest entries over square blocks; NaN is ignored unless a block has nothing else."""
     starts = np.arange(0, len(values), block)
     largest: NDArray[Any] = np.fmax.reduceat(np.fmax.reduceat(values, starts), starts, axis=1)
     return largest

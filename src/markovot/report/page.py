@@ -1,4 +1,4 @@
-"""The page: checked input, its parts put into the template, everything that was typed by somebody escaped."""
+"""Write the page: check the input, and fill the template. All text from users is escaped."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ from markovot.plot.common import Labels, classes, styles
 from markovot.report import content
 from markovot.report.alignments import MAX_STATES, Solve, align
 
-_SHOWN = 50  # troubles that are listed one by one
+_SHOWN = 50  # up to so many problems are listed one by one
 _SYMBOLS = {
     "o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross", "X": "x",
 }  # fmt: skip
@@ -103,12 +103,12 @@ def write_report(
     banner = _banner(content.certainty(found), written)
     page = _filled(title, banner, _notes(data), data, library)
     with written_whole(Path(path)) as temporary:
-        # Names of files may hold bytes that are no text; they become question marks.
+        # Names of files may contain bytes that are no text; these become question marks.
         temporary.write_text(page, encoding="utf-8", errors="replace", newline="\n")
 
 
 def _data(found: PairwiseSolution, kinds: list[Hashable], names: list[str], k: int) -> dict[str, Any]:
-    """Everything that the script of the page draws, but for the alignments."""
+    """Everything that the script of the page draws, except the alignments."""
     looks = styles(kinds, None)
     number_of = {kind: number for number, kind in enumerate(looks)}
     which = [number_of[kind] for kind in kinds]
@@ -228,7 +228,7 @@ def _notes(data: Mapping[str, Any]) -> str:
 
 
 def _filled(title: str, banner: str, notes: str, data: Mapping[str, Any], library: str) -> str:
-    """The template with everything in its place, and a policy that lets no other script run and nothing be fetched."""
+    """The filled template, with a policy that forbids other scripts and all downloads."""
     source = resources.files("markovot.report")
     own = (source / "report.js").read_text(encoding="utf-8")
     scripts = [_as_parsed(script) for script in (library, own)]
@@ -251,8 +251,8 @@ def _filled(title: str, banner: str, notes: str, data: Mapping[str, Any], librar
 
 
 def _as_parsed(script: str) -> str:
-    """A script as the browser sees it between its tags, where it is compared with its digest."""
-    # Within strings, where alone it can stand, "</script" and "<\\/script" are the same.
+    """A script exactly as the browser sees it between its tags, since it is compared with its digest."""
+    # "</script" only occurs within strings, where "<\\/script" means the same.
     return script.replace("</script", "<\\/script").replace("\r\n", "\n").replace("\r", "\n")
 
 
