@@ -4,11 +4,11 @@ import ast
 import inspect
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Iterable
 from fnmatch import fnmatch
 from itertools import pairwise
 from pathlib import Path
-
-import pytest
 
 import markovot
 
@@ -91,6 +91,14 @@ ORDER = [
 ]
 # What to solve, how, where, and what to do about failures: users ask for each by name.
 MORE_ARGUMENTS = {("pairwise.matrix", "distance_matrix")}
+# Names that two things still have. A name that one of them gives up leaves this list; none comes.
+CLASSES_TWICE = {
+    "Checkpoint", "Enclosure", "FixedPoint", "Found", "Problem", "Setting", "Solved", "Table", "_Chunk", "_Run",
+}  # fmt: skip
+FILES_TWICE = {
+    "checkpoint.py", "graphs.py", "history.py", "iteration.py", "layout.py", "matrices.py", "matrix.py",
+    "neighbours.py", "solution.py",
+}  # fmt: skip
 # These run the package as a user would, so they may import it whole.
 PROGRAMS = {"demo", "cli.app", "cli.distances"}
 
@@ -101,6 +109,9 @@ def module_name(path: Path) -> str:
 
 
 MODULES = {module_name(path): path for path in sorted(SOURCE.rglob("*.py")) if path != SOURCE / "__init__.py"}
+FILES = {"": SOURCE / "__init__.py"} | MODULES
+TEXTS = {module: path.read_text(encoding="utf-8") for module, path in FILES.items()}
+TREES = {module: ast.parse(text) for module, text in TEXTS.items()}
 
 
 def rank(module: str) -> int | None:
@@ -110,11 +121,11 @@ def rank(module: str) -> int | None:
     return None
 
 
-def imported(path: Path, own_name: str) -> set[str]:
-    """Our modules that the file imports, anywhere in it; the package itself counts as ''."""
+def imported(own_name: str) -> set[str]:
+    """Our modules that a module imports, anywhere in it; the package itself counts as ''."""
     found: set[str] = set()
-    is_package = path.name == "__init__.py"
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    is_package = MODULES[own_name].name == "__init__.py"
+    for node in ast.walk(TREES[own_name]):
         if isinstance(node, ast.Import):
             full = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -139,28 +150,31 @@ def nearest_module(name: str) -> str:
     return name
 
 
+IMPORTS = {module: imported(module) for module in MODULES}
+
+
 def test_the_source_is_where_we_look():
     assert len(MODULES) > 10
     assert "datasets" in MODULES
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_run_downwards(module):
-    place = rank(module)
-    if place is None:
-        if MODULES[module].name == "__init__.py" and not imported(MODULES[module], module):
-            return
-        pytest.fail(f"{module} has no place in ORDER: put it where it may import from what stands above it")
-    for other in imported(MODULES[module], module):
-        if other == "":
-            assert module in PROGRAMS, f"{module} imports the whole package: name the module it needs"
-        else:
-            assert rank(other) is not None, f"{other} has no place in ORDER"
-            assert rank(other) <= place, f"{module} imports {other}, which stands below it"
+def test_imports_run_downwards():
+    wrong = []
+    for module, others in IMPORTS.items():
+        place = rank(module)
+        if place is None:
+            if others or MODULES[module].name != "__init__.py":
+                wrong.append(f"{module} has no place in ORDER: put it where it may import from what stands above it")
+            continue
+        if "" in others and module not in PROGRAMS:
+            wrong.append(f"{module} imports the whole package: name the module it needs")
+        below = [other for other in sorted(others - {""}) if rank(other) is None or rank(other) > place]
+        wrong += [f"{module} imports {other}, which does not stand above it" for other in below]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_no_import_cycles():
-    edges = {module: imported(path, module) & set(MODULES) for module, path in MODULES.items()}
+    edges = {module: others & set(MODULES) for module, others in IMPORTS.items()}
     done: set[str] = set()
 
     def visit(module: str, trail: tuple[str, ...]) -> None:
@@ -174,37 +188,26 @@ def test_no_import_cycles():
         visit(module, ())
 
 
-def loaded_by(statement: str) -> set[str]:
-    code = f"{statement}\nimport sys\nprint(*sorted(sys.modules))"
-    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+# What torch itself brings is not ours to count.
+LIGHT = """
+import sys, torch
+before = set(sys.modules)
+for part in sys.argv[1:]:
+    __import__(part)
+    print(part, *{name.partition(".")[0] for name in set(sys.modules) - before})
+    before = set(sys.modules)
+"""
+HEAVY = {"scipy", "numba", "networkx", "matplotlib", "tqdm", "sklearn", "pandas", "plotly", "hmmlearn"}
+PARTS = ("analysis", "analysis.classification", "datasets", "interop", "learning", "plot", "demo", "pairwise", "report")
 
 
 def test_import_is_light():
-    # What torch itself brings is not ours to count.
-    extra = loaded_by("import torch, markovot") - loaded_by("import torch")
-    heavy = {"scipy", "numba", "networkx", "matplotlib", "tqdm", "sklearn", "pandas", "plotly", "hmmlearn", "jaxtyping"}
-    assert "markovot" in extra
-    assert not heavy & {name.partition(".")[0] for name in extra}
-
-
-LIGHT = [
-    "analysis",
-    "analysis.classification",
-    "datasets",
-    "interop",
-    "learning",
-    "plot",
-    "demo",
-    "pairwise",
-    "report",
-]
-
-
-@pytest.mark.parametrize("module", LIGHT)
-def test_parts_are_light_too(module):
-    extra = loaded_by(f"import torch, markovot.{module}") - loaded_by("import torch")
-    heavy = {"scipy", "numba", "networkx", "matplotlib", "tqdm", "plotly", "hmmlearn"}
-    assert not heavy & {name.partition(".")[0] for name in extra}
+    modules = ["markovot", *(f"markovot.{part}" for part in PARTS)]
+    done = subprocess.run([sys.executable, "-c", LIGHT, *modules], capture_output=True, text=True, check=True)
+    loaded = {line.split()[0]: set(line.split()[1:]) for line in done.stdout.splitlines()}
+    assert list(loaded) == modules
+    assert "markovot" in loaded["markovot"]
+    assert {module: HEAVY & names for module, names in loaded.items() if HEAVY & names} == {}
 
 
 def test_public_names_exist_and_are_documented():
@@ -223,27 +226,49 @@ def test_public_names_exist_and_are_documented():
     assert undocumented == []
 
 
-def functions(path: Path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node
+def test_no_function_has_more_than_eleven_arguments():
+    wrong = []
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or (module, node.name) in MORE_ARGUMENTS:
+                continue
+            names = [argument.arg for argument in node.args.posonlyargs + node.args.args + node.args.kwonlyargs]
+            count = len(names) - (names[:1] in (["self"], ["cls"]))
+            if count > 11:
+                wrong.append(f"{FILES[module]}:{node.lineno} {node.name} has {count} arguments")
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("module", ["", *MODULES])
-def test_no_function_has_more_than_eleven_arguments(module):
-    path = MODULES.get(module, SOURCE / "__init__.py")
-    for node in functions(path):
-        if (module, node.name) in MORE_ARGUMENTS:
-            continue
-        names = [argument.arg for argument in node.args.posonlyargs + node.args.args + node.args.kwonlyargs]
-        names = names[1:] if names[:1] in (["self"], ["cls"]) else names
-        assert len(names) <= 11, f"{path.name}:{node.lineno} {node.name} has {len(names)} arguments"
+def test_files_are_short():
+    lengths = {FILES[module]: len(text.splitlines()) for module, text in TEXTS.items()}
+    wrong = [f"{path} has {length} lines" for path, length in lengths.items() if length > 420]
+    assert not wrong, "\n".join(["Is there a second room in it?", *wrong])
 
 
-@pytest.mark.parametrize("module", ["", *MODULES])
-def test_files_are_short(module):
-    path = MODULES.get(module, SOURCE / "__init__.py")
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 420, f"{path.name}: is there a second room in it?"
+def twice(places: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """The names that stand in two places or more, with all of them."""
+    found = defaultdict(list)
+    for name, place in places:
+        found[name].append(place)
+    return {name: sorted(where) for name, where in found.items() if len(where) > 1}
+
+
+def assert_only_these_stand_twice(places: Iterable[tuple[str, str]], known: set[str]) -> None:
+    found = twice(places)
+    new = [f"{name} stands in {' and in '.join(found[name])}: rename one" for name in sorted(found.keys() - known)]
+    gone = [f"{name} stands once now: take it off the list" for name in sorted(known - found.keys())]
+    assert not new + gone, "\n".join(new + gone)
+
+
+def test_one_name_means_one_class():
+    nodes = [(node, module) for module, tree in TREES.items() for node in ast.walk(tree)]
+    places = {(node.name, module) for node, module in nodes if isinstance(node, ast.ClassDef)}
+    assert_only_these_stand_twice(places, CLASSES_TWICE)
+
+
+def test_one_name_means_one_file():
+    places = [(path.name, module) for module, path in MODULES.items() if path.name != "__init__.py"]
+    assert_only_these_stand_twice(places, FILES_TWICE)
 
 
 def test_order_has_no_dead_entries_above_programs():
