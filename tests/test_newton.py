@@ -63,26 +63,26 @@ def check(a, b, cost, epsilon, result, tolerance):
 
 
 @pytest.mark.parametrize("kind", ["random", "uniform", "peaked", "ties"])
-@pytest.mark.parametrize("epsilon", [10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5])
 @pytest.mark.parametrize(("dx", "dy"), [(1, 1), (3, 4), (8, 8), (20, 5), (30, 40)])
-def test_converges_at_every_epsilon_from_cold(kind, epsilon, dx, dy):
+def test_converges_at_every_epsilon_from_cold(kind, dx, dy):
     a, b, cost = problems(20, dx, dy, kind, seed=dx + dy)
-    result = solve(a, b, cost, epsilon)
-    check(a, b, cost, epsilon, result, tolerance=2e-13 + 2e-15 / epsilon)
-    assert (result.num_iter < 300).all()
+    for epsilon in (10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5):
+        result = solve(a, b, cost, epsilon)
+        check(a, b, cost, epsilon, result, tolerance=2e-13 + 2e-15 / epsilon)
+        assert (result.num_iter < 300).all()
 
 
 @pytest.mark.parametrize("kind", ["random", "uniform", "peaked"])
 @pytest.mark.parametrize("epsilon", [2.0, 0.3, 0.05])
-@pytest.mark.parametrize("gap", [1e-2, 1e-5, 0.0])
-def test_bounds_enclose_the_value_of_the_oracle(kind, epsilon, gap):
+def test_bounds_enclose_the_value_of_the_oracle(kind, epsilon):
     a, b, cost = problems(6, 4, 6, kind, seed=1)
     cost = 3 * cost - 1
-    result = solve(a, b, cost, epsilon, gap)
     exact = torch.tensor([sinkhorn(*problem, epsilon) for problem in zip(a, b, cost, strict=True)])
-    assert (result.lower <= exact + 1e-13).all()
-    assert (result.upper >= exact - 1e-13).all()
-    assert (result.upper - result.lower <= max(gap, 2e-12)).all()
+    for gap in (1e-2, 1e-5, 0.0):
+        result = solve(a, b, cost, epsilon, gap)
+        assert (result.lower <= exact + 1e-13).all()
+        assert (result.upper >= exact - 1e-13).all()
+        assert (result.upper - result.lower <= max(gap, 2e-12)).all()
 
 
 def test_an_unfinished_problem_is_still_enclosed():
