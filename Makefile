@@ -50,6 +50,9 @@ $(STAMP): pyproject.toml constraints.txt | $(PY)
 demo: $(STAMP)
 	$(PY) -m markovot.demo $(DEMO_ARGS)
 
+# Processes that share the cores: with torch's threads in each, they wait for one another. Tests of threads ask for them.
+test bounds oldest minimal: export OMP_NUM_THREADS ?= 1
+
 test: $(STAMP)
 	$(PY) -m pytest $(PYTEST_ARGS)
 

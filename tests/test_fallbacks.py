@@ -38,9 +38,13 @@ def test_unsolved_steps_fall_back_on_value_iteration(whole: bool, monkeypatch: p
 
 def test_own_threads_are_put_back() -> None:
     before = torch.get_num_threads()
-    with threads.own_threads():
-        assert torch.get_num_threads() == 1
+    torch.set_num_threads(3)
+    try:
         with threads.own_threads():
-            assert threads._workers.get() == before
-    assert torch.get_num_threads() == before
-    assert threads._workers.get() is None
+            assert torch.get_num_threads() == 1
+            with threads.own_threads():
+                assert threads._workers.get() == 3
+        assert torch.get_num_threads() == 3
+        assert threads._workers.get() is None
+    finally:
+        torch.set_num_threads(before)
