@@ -116,7 +116,7 @@ browser: $(STAMP)
 	MARKOVOT_REPORT_PICTURE=docs/report.png $(PY) -m pytest tests/browser/check_report.py
 
 # What `oldest` and `minimal` need besides the package, to run tests.
-TEST_TOOLS := pytest pytest-xdist hypothesis jaxtyping beartype
+TEST_TOOLS := pytest pytest-xdist hypothesis
 # One file for each room, those first that lean on other libraries.
 OLDEST_TESTS := $(patsubst %,tests/test_%.py,package chains solution datasets tudataset discounted_wl transport_cost \
   stationary pairwise executors interop_files interop_frames interop_graphs interop_hmm interop_deeptime interop_pyg \
@@ -125,7 +125,7 @@ OLDEST_TESTS := $(patsubst %,tests/test_%.py,package chains solution datasets tu
 $(OLDEST_STAMP): pyproject.toml constraints-oldest.txt | $(OLDEST_VENV)/bin/python
 	$(OLDEST_VENV)/bin/python -m pip install --quiet $(PIP_ARGS) "$$(grep '^torch==' constraints-oldest.txt)"
 	$(OLDEST_VENV)/bin/python -m pip install --quiet $(PIP_ARGS) -c constraints-oldest.txt $(TEST_TOOLS) \
-	  -e '.[graphs,plot,sklearn,dask,cli,frames,pyg,deeptime,hmm,report]'
+	  -e '.[all]'
 	@touch $@
 
 # The oldest versions that pyproject.toml promises to work with. Compiled code is kept apart: numba's versions differ.

@@ -616,11 +616,8 @@ def test_batches_of_different_sizes_equal_their_items(epsilon, layout):
             assert both[0][n:].abs().sum() == 0
         assert (together.classes[k, n:] == -1).all()
         assert together.transition_coupling(k).shape == (n * m, n * m)
-        if layout == "dense":
-            own = x.parameter.grad[k, :n, :n]
-        else:
-            own = x.parameter.grad[x.indptr[k, 0] : x.indptr[k, n]]
-        torch.testing.assert_close(own, first.parameter.grad, rtol=0, atol=1e-10)
+        where = (k, slice(n), slice(n)) if layout == "dense" else slice(x.indptr[k, 0], x.indptr[k, n])
+        torch.testing.assert_close(x.parameter.grad[where], first.parameter.grad, rtol=0, atol=1e-10)
     assert together.status.shape == (3,)
     assert together.converged.all()
 

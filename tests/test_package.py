@@ -13,7 +13,7 @@ from conftest import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-FOR_USERS = [extra for extra in EXTRAS if extra not in ("docs", "dev")]
+FOR_USERS = [extra for extra in EXTRAS if extra not in ("all", "docs", "dev")]
 
 
 def pins(name: str) -> dict[str, Version]:
@@ -46,6 +46,12 @@ def test_the_oldest_versions_that_are_tested_are_those_that_are_promised():
         if name != "torch":  # see the file
             told = f"{name}: pyproject.toml says {bound}, constraints-oldest.txt {oldest[name]}"
             assert (oldest[name].major, oldest[name].minor) == (bound.major, bound.minor), told
+
+
+def test_all_is_every_extra_for_users():
+    (everything,) = map(Requirement, EXTRAS["all"])
+    assert everything.name == "markovot"
+    assert everything.extras == set(FOR_USERS)
 
 
 def test_the_versions_we_develop_with_keep_the_promise():
