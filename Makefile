@@ -58,7 +58,7 @@ test: $(STAMP)
 
 # The tests of solvers with kernels that check every index, as numba's arrays and our vector lanes both do. Slow.
 BOUNDS_TESTS := $(patsubst %,tests/test_%.py,transport_cost discounted_wl exact pairwise neighbours bounds average horizons \
-  gradients newton walks products certificate debiasing)
+  gradients newton walks engines certificate debiasing)
 
 bounds: $(STAMP)
 	NUMBA_BOUNDSCHECK=1 $(PY) -m pytest $(PYTEST_ARGS) $(BOUNDS_TESTS)
@@ -141,7 +141,7 @@ $(MINIMAL_STAMP): pyproject.toml constraints.txt | $(MINIMAL_VENV)/bin/python
 # the time of `make test`, and of the benchmarks have nothing to do with extras of the package.
 minimal: $(MINIMAL_STAMP)
 	$(MINIMAL_VENV)/bin/python -m pytest $(PYTEST_ARGS) tests $(foreach room,average benchmarks bounds exact gradients horizons \
-	  learning newton properties stationary torch_engines walks,--ignore-glob='tests/test_$(room)*.py')
+	  learning newton properties stationary engines walks,--ignore-glob='tests/test_$(room)*.py')
 
 clean:
 	rm -rf out build dist docs/gallery .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+# Its asserts say what they compared, as those of test files do.
+pytest.register_assert_rewrite("engine_contract")
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Files of tests that import a library of an extra, and are left out where it is not installed. Elsewhere a test that

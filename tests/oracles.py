@@ -183,12 +183,24 @@ def dual_transport(a: Array, b: Array, cost: Array, epsilon: float, start: Array
     return _finish(a, b, cost, epsilon, f, g)
 
 
+def exact_local(a: Array, b: Array, cost: Array) -> Transport:
+    """One unregularised problem by linear programming; its potentials are c-transforms off the support too."""
+    rows, cols = a > 0, b > 0
+    (n, m), local = (rows.sum(), cols.sum()), cost[np.ix_(rows, cols)]
+    sums = np.vstack([np.kron(np.eye(n), np.ones(m)), np.kron(np.ones(n), np.eye(m))])
+    result = scipy.optimize.linprog(local.ravel(), A_eq=sums, b_eq=np.concatenate([a[rows], b[cols]]))
+    plan = np.zeros(cost.shape)
+    plan[np.ix_(rows, cols)] = result.x.reshape(n, m)
+    f = (cost[:, cols] - result.eqlin.marginals[n:]).min(1)
+    g = (cost[rows] - f[rows, None]).min(0)
+    positive = plan > 0
+    kl = (plan[positive] * np.log(plan[positive] / np.outer(a, b)[positive])).sum()
+    return Transport(np.asarray(result.fun), f, g, plan, kl)
+
+
 def exact_transport(a: Array, b: Array, cost: Array) -> float:
-    """Unregularised transport of one pair, by linear programming."""
-    n, m = cost.shape
-    rows, cols = np.kron(np.eye(n), np.ones(m)), np.kron(np.ones(n), np.eye(m))
-    result = scipy.optimize.linprog(cost.ravel(), A_eq=np.vstack([rows, cols]), b_eq=np.concatenate([a, b]))
-    return float(result.fun)
+    """The value of one unregularised problem."""
+    return float(exact_local(a, b, cost).value)
 
 
 # --- the distance

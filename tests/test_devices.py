@@ -2,8 +2,8 @@
 
 import ast
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,9 @@ from torch.testing import assert_close
 
 import markovot
 import public_calls
-from local_problems import Case
+from engine_contract import default_dtype
 from markovot import MarkovChain, costs
 from markovot.learning import DiscountedWLLoss, LabelledChain, several_steps
-from markovot.transport.gather import GatherEngine
-from markovot.transport.shared_kernel import SharedKernelEngine
 from public_calls import Call
 from solving import csr
 
@@ -34,16 +32,6 @@ MAKERS = {
 
 # Time is measured, pictures are drawn on axes, and what solutions compute later is compared through their fields.
 NOT_COMPARED = {"seconds", "details", "solution", "history"}
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
@@ -180,30 +168,6 @@ def test_second_order_under_another_default_device() -> None:
         inside = run()
     for found, wanted in zip(inside, outside, strict=True):
         same("derivative", found, wanted)
-
-
-@pytest.mark.parametrize("kind", [GatherEngine, SharedKernelEngine])
-def test_torch_engines_under_another_default_device(kind: type) -> None:
-    for degrees in ((None, None), (2, 3)):
-        case = Case(*degrees)
-        gap, discount = case.gap(1e-9), torch.full((3,), 0.2, dtype=torch.float64)
-
-        def run(case: Case = case, gap: Tensor = gap, discount: Tensor = discount) -> list[Tensor]:
-            engine = case.engine(kind)
-            bounds = engine.sweep(case.cost, gap, case.active)
-            solved = [
-                engine.solve(case.v, discount, gap, case.active, transpose=way, max_iter=50).x for way in (True, False)
-            ]
-            moved = engine.apply(case.v, case.active), engine.apply_transpose(case.v, case.active)
-            slopes = engine.gradient_x(case.v, None), engine.gradient_y(case.v, None)
-            return [*bounds, *solved, *moved, *slopes, engine.kl(), *engine.couplings(1)]
-
-        outside = run()
-        for mode in ("meta", "float64", "float16", "autocast"):
-            with MODES[mode]():
-                inside = run()
-            for k, (found, wanted) in enumerate(zip(inside, outside, strict=True)):
-                same(f"{mode}, number {k}", found, wanted)
 
 
 def test_single_precision_under_autocast() -> None:

@@ -11,8 +11,10 @@ from markovot.transport.rows import Rows
 class Engine(Protocol):
     """All local transport problems of P pairs of chains that share, in each pair, one cost (P, n, m).
 
-    `sweep` solves them and freezes their plans; the other methods use these. Before the first sweep the plans are the
-    independent couplings. `solves_whole` says whether the engine has the whole loop in compiled code.
+    `sweep` solves them and freezes their plans; the other methods use these. Items that are not active keep theirs, and
+    what is given for them is not read. Before the first sweep `apply`, and `solve` without `transpose`, use the
+    independent couplings as plans; the other methods need a sweep. `solves_whole` says whether the engine has the whole
+    loop in compiled code.
     """
 
     solves_whole: bool
@@ -52,10 +54,10 @@ class Engine(Protocol):
         """KL(pi_ij | A_i x B_j) of all plans, (P, n, m)."""
 
     def gradient_x(self, weights: Tensor, pattern: Rows | None) -> Tensor:
-        """`sum_j weights_ij f_ij` for the rows of the chains X, at the pattern's entries (None: all)."""
+        """`sum_j weights_ij f_ij` for the rows of the chains X, at the pattern's entries (None: all; 0 at padding)."""
 
     def gradient_y(self, weights: Tensor, pattern: Rows | None) -> Tensor:
-        """`sum_i weights_ij g_ij` for the rows of the chains Y, at the pattern's entries (None: all)."""
+        """`sum_i weights_ij g_ij` for the rows of the chains Y, at the pattern's entries (None: all; 0 at padding)."""
 
     def couplings(self, item: int) -> tuple[Tensor, Tensor, Tensor]:
         """All plans of an item: rows i*m+j, columns k*m+l, and the masses there."""

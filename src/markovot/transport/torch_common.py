@@ -112,7 +112,7 @@ class TorchEngine:
     ) -> Linear:
         """Solve `(I - (1 - delta) P) x = rhs`, or its transpose, to a residual of at most `tolerance`."""
         product = self.apply_transpose if transpose else self.apply
-        if not self.swept:
+        if not self.swept and not transpose:
             product = self._apply_independent
         return bicgstab(product, rhs, discount, tolerance, active, transpose=transpose, max_iter=max_iter)
 

@@ -84,6 +84,7 @@ class KernelEngine:
     # --- sweeps and the fixed point
     def sweep(self, cost: Tensor, gap: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
         """Certified bounds of every local value, from warm potentials; the plans serve the other methods."""
+        cost = self._of_active(cost, active)
         source = flat(cost)
         warmth = self._warmth(cost)
         mode = self._batch.items.mode
@@ -101,6 +102,13 @@ class KernelEngine:
         )  # fmt: skip
         self.evaluations += sum(counts)
         return lower, upper
+
+    def _of_active(self, cost: Tensor, active: Tensor) -> Tensor:
+        """The costs of the active items, and of the others those of their last sweep, to which their plans belong."""
+        if bool(active.all()):
+            return cost
+        before = torch.from_numpy(self._cost).view_as(cost) if self._cost.size else torch.zeros_like(cost)
+        return torch.where(active[:, None, None], cost, before)
 
     def _warmth(self, cost: Tensor) -> Any:
         """How far the costs moved since the last sweep, which bounds how far the potentials have to."""
@@ -212,8 +220,14 @@ def _are_one(some: Tensor, other: Tensor) -> bool:
 
 
 def collect(entries: Any, values: Any, pattern: Rows, *, full: bool) -> Tensor:
-    """Add up values that fall on the same entry of the pattern; entries of -1 are padding."""
+    """Add up values that fall on the same entry of the pattern (`full`: all of them; 0 at padded states).
+
+    Entries of -1 are padding.
+    """
     inside = entries >= 0
     total = np.bincount(entries[inside], weights=values[inside], minlength=pattern.indices.numel())
     result = torch.from_numpy(total)
-    return result.view(*pattern.degrees.shape, -1) if full else result
+    if not full:
+        return result
+    real = torch.arange(pattern.num_states, device="cpu") < pattern.sizes.unsqueeze(1)
+    return torch.where(real.unsqueeze(2) & real.unsqueeze(1), result.view(*real.shape, -1), 0.0)
