@@ -22,7 +22,7 @@ OLDEST_STAMP := $(OLDEST_VENV)/.setup-stamp
 MINIMAL_STAMP := $(MINIMAL_VENV)/.setup-stamp
 export MPLBACKEND := Agg
 
-.PHONY: setup demo test bounds lint types check docs docs-quick bench bench-history classification package browser oldest minimal clean
+.PHONY: setup demo test bounds lint types check docs docs-quick bench bench-history classification package browser cuda oldest minimal clean
 .DEFAULT_GOAL := check
 # An environment is made once and kept, though only its stamp is a goal.
 .PRECIOUS: %/bin/python
@@ -114,6 +114,10 @@ package: $(STAMP)
 # apt-get install chromium chromium-driver.
 browser: $(STAMP)
 	MARKOVOT_REPORT_PICTURE=docs/report.png $(PY) -m pytest tests/browser/check_report.py
+
+# The torch engines on a CUDA device, beside the CPU: five minutes; ends with 2 where there is none.
+cuda: $(STAMP)
+	$(PY) tools/check_cuda.py
 
 # What `oldest` and `minimal` need besides the package, to run tests.
 TEST_TOOLS := pytest pytest-xdist hypothesis

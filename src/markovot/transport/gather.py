@@ -47,6 +47,7 @@ class GatherEngine(TorchEngine):
     """Solves each problem on its supports by `newton.solve_transport`, in chunks of fixed memory.
 
     Note:
+        Experimental: it serves devices other than the CPU, and has run on none of them yet (`make cuda` tries it).
         Only the potentials g are stored, O(nm dy); plans are recomputed from them, chunk by chunk. Time of a
         sweep O(nm dx dy) for each Newton step, and of `apply` one exponential for each entry of each plan.
         Deterministic on the CPU; on CUDA `apply_transpose` and the gradients add in the order in which
