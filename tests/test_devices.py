@@ -15,9 +15,12 @@ from torch.testing import assert_close
 
 import markovot
 import public_calls
-from engine_contract import default_dtype
+from engine_contract import default_dtype, elsewhere
 from markovot import MarkovChain, costs
 from markovot.learning import DiscountedWLLoss, LabelledChain, several_steps
+from markovot.transport import engines
+from markovot.transport.gather import GatherEngine
+from markovot.transport.shared_kernel import SharedKernelEngine
 from public_calls import Call
 from solving import csr
 
@@ -119,32 +122,54 @@ def random_chain(n: int, seed: int, *, layout: str = "dense") -> Tensor:
     return csr(rows) if layout == "sparse" else rows
 
 
-@pytest.mark.parametrize("mode", ["meta", "float64", "float16", "autocast"])
+def use(engine: type | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this engine serve everything; None: the one that is chosen on the CPU."""
+    if engine is not None:
+        monkeypatch.setattr(engines, "engine_classes", lambda *_: [engine])
+
+
+def assert_same_in_every_mode(run: Callable[[], list[Tensor]], engine: type | None) -> None:
+    outside = run()
+    modes = {mode: MODES[mode] for mode in ("meta", "float64", "float16", "autocast")}
+    for mode, entered in modes.items() if engine is None else [("elsewhere", elsewhere)]:  # slow: all at once
+        with entered():
+            inside = run()
+        for k, (found, wanted) in enumerate(zip(inside, outside, strict=True)):
+            same(f"{mode}, number {k}", found.detach(), wanted.detach())
+
+
 @pytest.mark.parametrize("layout", ["dense", "sparse"])
-@pytest.mark.parametrize("epsilon", [0.0, 0.01, 0.5])
-def test_values_and_gradients_are_the_same_in_every_mode(layout: str, epsilon: float, mode: str) -> None:
-    x, y = random_chain(9, 0, layout=layout), random_chain(8, 1, layout=layout)
-    fx, fy = (torch.arange(n).double()[:, None].sin() for n in (9, 8))
+@pytest.mark.parametrize(
+    ("engine", "epsilon"), [(None, 0.0), (None, 0.01), (None, 0.5), (GatherEngine, 0.1), (SharedKernelEngine, 0.1)]
+)
+def test_values_and_gradients_are_the_same_in_every_mode(
+    layout: str, epsilon: float, engine: type | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(engine, monkeypatch)
+    x, y, small = (random_chain(n, seed, layout=layout) for seed, n in enumerate((6, 5, 3)))
+    fx, fy, small_features = (torch.arange(n).double()[:, None].sin() for n in (6, 5, 3))
+    law = torch.tensor([0.25, 0.25, 0.5]).double()
+    setting: dict[str, Any] = {"cost": costs.Euclidean(), "epsilon": epsilon}
 
     def run() -> list[Tensor]:
         first, second = x.clone().requires_grad_(), y.clone().requires_grad_()
         pair = [MarkovChain.from_transitions(t, features=f) for t, f in ((first, fx), (second, fy))]
-        one = markovot.discounted_wl(*pair, costs.Euclidean(), delta=0.2, epsilon=epsilon)
-        kept = [one.value, one.alignment, one.cost_to_go]
-        stacks = [MarkovChain.stack([chain, chain]) for chain in pair]
-        batch = markovot.discounted_wl(*stacks, costs.Euclidean(), delta=0.2, epsilon=epsilon)
-        late = markovot.horizon_wl(*pair, costs.Euclidean(), law=law, tail=0.5, epsilon=epsilon)
-        far = markovot.optimal_transition_coupling(*pair, costs.Euclidean(), epsilon=epsilon)
-        (one.value + late.value + batch.value.sum()).backward()
-        kept += [batch.value, late.value, late.alignment, far.value, far.gain]
-        return [*kept, *(dense(t.grad) for t in (first, second))]
+        smaller = MarkovChain.from_transitions(small, features=small_features)
+        one = markovot.discounted_wl(*pair, **setting, delta=0.2)
+        again = markovot.discounted_wl(*pair, **setting, delta=0.21, init=one)
+        stacks = [MarkovChain.stack([chain, smaller]) for chain in pair]
+        batch = markovot.discounted_wl(*stacks, **setting, delta=0.2)
+        steps = markovot.wl(*stacks, **setting, depth=2)
+        late = markovot.horizon_wl(*pair, **setting, law=law, tail=0.5)
+        far = markovot.optimal_transition_coupling(*pair, **setting)
+        debiased = markovot.debiased(markovot.discounted_wl, *pair, **setting, delta=0.5)
+        plain = markovot.transport_cost(pair[0].initial, pair[1].initial, one.cost_to_go, epsilon=epsilon)
+        values = [one.value, again.value, batch.value, steps.value, late.value, far.value, debiased.value, plain.value]
+        sum(value.sum() for value in values).backward()
+        kept = [one.alignment, one.cost_to_go, late.alignment, far.gain, plain.plan, one.coupling(0, 1)]
+        return [*values, *kept, *(dense(t.grad) for t in (first, second))]
 
-    law = torch.tensor([0.25, 0.75]).double()
-    outside = run()
-    with MODES[mode]():
-        inside = run()
-    for k, (found, wanted) in enumerate(zip(inside, outside, strict=True)):
-        same(f"number {k}", found.detach(), wanted.detach())
+    assert_same_in_every_mode(run, engine)
 
 
 def dense(tensor: Tensor | None) -> Tensor:
@@ -152,7 +177,9 @@ def dense(tensor: Tensor | None) -> Tensor:
     return tensor if tensor.layout == torch.strided else tensor.to_dense()
 
 
-def test_second_order_under_another_default_device() -> None:
+@pytest.mark.parametrize("engine", [None, GatherEngine, SharedKernelEngine])
+def test_second_order_is_the_same_in_every_mode(engine: type | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(engine, monkeypatch)
     x, y, cost = random_chain(4, 0), random_chain(3, 1), torch.arange(12.0).double().reshape(4, 3).sin()
 
     def value(rows: Tensor) -> Tensor:
@@ -163,11 +190,7 @@ def test_second_order_under_another_default_device() -> None:
             x, y, c, delta=0.2, epsilon=0.1).value, cost)  # fmt: skip
         return [hessian, torch.func.grad(value)(x), torch.func.jvp(value, (x,), (torch.ones_like(x),))[1]]
 
-    outside = run()
-    with torch.device("meta"):
-        inside = run()
-    for found, wanted in zip(inside, outside, strict=True):
-        same("derivative", found, wanted)
+    assert_same_in_every_mode(run, engine)
 
 
 def test_single_precision_under_autocast() -> None:

@@ -335,7 +335,7 @@ def test_exact_and_entropic_items_do_not_mix():
 
 
 def test_it_says_that_it_works_on_the_cpu_only(monkeypatch):
-    monkeypatch.setattr(validate, "_parameter", lambda *_: torch.zeros((), dtype=torch.float64))
+    monkeypatch.setattr(validate.tensors, "_parameter", lambda *_: torch.zeros((), dtype=torch.float64))
     with pytest.raises(ValueError, match=r"epsilon: 0 asks for exact transport, which runs on the CPU.*on cuda"):
         validate.regularisation(0.0, dtype=torch.float64, device=torch.device("cuda"))
 

@@ -178,10 +178,10 @@ def _native_laws(transition: Tensor, real: Tensor) -> Tensor:
 
     If pi is unique the matrix is regular, and multiplying by the vector of ones gives `pi 1 = 1`, hence `pi P = pi`.
     """
-    uniform = real / real.sum(-1, keepdim=True)
+    uniform = real.double() / real.sum(-1, keepdim=True)
     identity = torch.eye(real.shape[-1], dtype=torch.float64, device=real.device)
-    matrix = identity - transition.double() + real[..., :, None] * uniform[..., None, :].double()
-    return torch.linalg.solve(matrix.mT, uniform.double()).to(transition.dtype)
+    matrix = identity - transition.double() + real[..., :, None] * uniform[..., None, :]
+    return torch.linalg.solve(matrix.mT, uniform).to(transition.dtype)
 
 
 def _chunks(store: Compressed, real: Tensor, step: int) -> list[tuple[Compressed, Tensor, int]]:
