@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# They are called with 1 when the compilation of a kernel begins, and with 0 when it ends.
+# Listeners are called with 1 when the compilation of a kernel begins, and with 0 when it ends.
 _listeners: list[Callable[[int], None]] = []
 
 

@@ -200,7 +200,7 @@ class _Run:
     radius: Tensor  # trust radius on the largest change in a Newton step
     forced: Tensor  # the trial is accepted even if it is worse
     sinkhorn: Tensor  # the trial is a Sinkhorn step
-    rate: Tensor  # the factor by which the last Sinkhorn step changed the marginal error (1: the last step was another)
+    rate: Tensor  # factor by which the last step changed the marginal error, if it was a Sinkhorn step; else 1
     rejected: Tensor  # trials rejected in a row
     level: Tensor  # eps of the annealing
     age: Tensor  # trials at this level

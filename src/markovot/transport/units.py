@@ -8,7 +8,7 @@ Where epsilon is far above the range R of the costs, plans are all but independe
 `LARGEST_EPSILON R` lies between the value at this one and the cost of the independent coupling, which are no more than
 `R / (8 LARGEST_EPSILON)` apart (Hoeffding's lemma). Logarithms are rounded by a share of epsilon, so a larger epsilon
 is replaced by this one. Engines allow for rounding by `ROUND_OFF` of the costs and twice as much of epsilon, which
-covers both.
+covers both errors.
 
 A distance lies between the least and the largest ground cost, for every epsilon: KL is not negative, and zero for the
 independent coupling. Two copies of one chain can move together: then d is the least cost, where epsilon is 0 and each
