@@ -181,14 +181,18 @@ def dense(tensor: Tensor | None) -> Tensor:
 def test_second_order_is_the_same_in_every_mode(engine: type | None, monkeypatch: pytest.MonkeyPatch) -> None:
     use(engine, monkeypatch)
     x, y, cost = random_chain(4, 0), random_chain(3, 1), torch.arange(12.0).double().reshape(4, 3).sin()
+    inputs = (x, cost, torch.tensor(0.2).double(), torch.tensor(0.1).double())
 
-    def value(rows: Tensor) -> Tensor:
-        return markovot.discounted_wl(rows, y, cost, delta=0.2, epsilon=0.1).value
+    def value(rows: Tensor, cost: Tensor, delta: Tensor, epsilon: Tensor) -> Tensor:
+        return markovot.discounted_wl(rows, y, cost, delta=delta, epsilon=epsilon).value
 
     def run() -> list[Tensor]:
-        hessian = torch.autograd.functional.hessian(lambda c: markovot.discounted_wl(
-            x, y, c, delta=0.2, epsilon=0.1).value, cost)  # fmt: skip
-        return [hessian, torch.func.grad(value)(x), torch.func.jvp(value, (x,), (torch.ones_like(x),))[1]]
+        blocks = torch.autograd.functional.hessian(value, inputs)
+        return [
+            *(block for row in blocks for block in row),
+            torch.func.grad(value)(*inputs),
+            torch.func.jvp(value, inputs, tuple(map(torch.ones_like, inputs)))[1],
+        ]
 
     assert_same_in_every_mode(run, engine)
 

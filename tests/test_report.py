@@ -82,12 +82,16 @@ def written(tmp_path):
     return write
 
 
+def pairs_of(value: np.ndarray, bound: np.ndarray, status: np.ndarray) -> PairwiseSolution:
+    return PairwiseSolution(value, bound, status, np.ones(value.shape, dtype=np.int32))
+
+
 def random_solution(count: int, seed: int = 0) -> PairwiseSolution:
     rng = np.random.default_rng(seed)
     points = rng.normal(size=(count, 3))
     value = np.linalg.norm(points[:, None] - points[None], axis=-1)
     bound = np.full(value.shape, 1e-6)
-    return PairwiseSolution(value, bound, np.full(value.shape, Status.CONVERGED, dtype=object))
+    return pairs_of(value, bound, np.full(value.shape, Status.CONVERGED, dtype=object))
 
 
 def unpacked(matrix: dict, name: str, kind: str) -> np.ndarray:
@@ -233,10 +237,10 @@ def test_neighbours_within_the_errors_are_tied():
     bound = np.zeros((4, 4))
     bound[0] = [0, 0.3, 0.2, 0.1]
     status = np.full((4, 4), Status.CONVERGED, dtype=object)
-    rows = content.neighbours_of(PairwiseSolution(value, bound, status), 3)[0]
+    rows = content.neighbours_of(pairs_of(value, bound, status), 3)[0]
     assert [(row[0], row[4]) for row in rows] == [(1, 0), (2, 1), (3, 0)]
     bound[0, 2] = np.inf
-    rows = content.neighbours_of(PairwiseSolution(value, bound, status), 3)[0]
+    rows = content.neighbours_of(pairs_of(value, bound, status), 3)[0]
     assert [(row[2], row[4]) for row in rows] == [(0.3, 0), (None, 1), (0.1, 1)]
 
 
@@ -253,7 +257,7 @@ def test_a_certain_matrix_says_so(written, found):
 
 
 def test_pairs_that_did_not_converge_are_visible(written, found, chains):
-    rough = PairwiseSolution(found.value, found.error_bound.copy(), found.status.copy())
+    rough = pairs_of(found.value, found.error_bound.copy(), found.status.copy())
     for i, j in [(1, 4), (4, 1)]:
         rough.status[i, j] = Status.MAX_ITER_REACHED
         rough.error_bound[i, j] = 0.25
@@ -448,7 +452,7 @@ def test_only_the_distances_of_one_set_are_shown(chains, tmp_path):
 
 
 def test_there_must_be_something_to_show(tmp_path):
-    nothing = PairwiseSolution(np.full((2, 2), np.nan), np.ones((2, 2)), np.full((2, 2), Status.INVALID, dtype=object))
+    nothing = pairs_of(np.full((2, 2), np.nan), np.ones((2, 2)), np.full((2, 2), Status.INVALID, dtype=object))
     with pytest.raises(ValueError, match="found: it has no finite distance, so there is nothing to show"):
         write_report(nothing, tmp_path / "page.html")
 

@@ -186,7 +186,7 @@ def test_names_do_not_run_and_troubles_are_seen(window, solved, tmp_path):
     found = solved[1]
     few = np.arange(12)
     part = PairwiseSolution(
-        *(array[np.ix_(few, few)].copy() for array in (found.value, found.error_bound, found.status))
+        *(array[np.ix_(few, few)].copy() for array in (found.value, found.error_bound, found.status, found.num_iter))
     )
     part.status[2, 3] = part.status[3, 2] = Status.STALLED
     part.value[5] = part.value[:, 5] = np.nan
