@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import markovot
-from markovot import Status
+from markovot import SolveError, Status
 from oracles import Array, centred, dual_transport, exact_transport, random_law, sinkhorn
 
 
@@ -98,3 +98,21 @@ def test_single_precision() -> None:
     a, b = (law.double() / law.double().sum() for law in (a, b))
     truth = float(sinkhorn(a.numpy(), b.numpy(), cost.double().numpy(), 0.1).value)
     assert abs(found.value.item() - truth) <= found.error_bound.item() + 1e-6
+
+
+@pytest.mark.parametrize("n", [5, 120])
+def test_newton_steps_end_where_the_caller_says(n: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = (weights / weights.sum() for weights in torch.rand(2, n, dtype=torch.float64, generator=generator))
+    cost = torch.rand(n, n, dtype=torch.float64, generator=generator)
+    setting = {"epsilon": 1e-3, "rtol": 1e-8}
+    best = markovot.transport_cost(a, b, cost, **setting)
+    assert int(best.num_iter) > 3
+    found = markovot.transport_cost(a, b, cost, **setting, max_iter=3, throw=False)
+    assert found.status is Status.MAX_ITER_REACHED
+    assert int(found.num_iter) == 3
+    assert not abs(float(found) - float(best)) > float(found.error_bound + best.error_bound)
+    with pytest.raises(SolveError, match=r"did not converge: after 3 iterations.*Raise `max_iter`"):
+        markovot.transport_cost(a, b, cost, **setting, max_iter=3)
+    exact = markovot.transport_cost(a, b, cost, epsilon=0.0, max_iter=1)
+    assert exact.status is Status.CONVERGED

@@ -16,13 +16,20 @@ from markovot.costs.ground import given_cost
 from markovot.solution import Solution, Status, rounded, statuses
 from markovot.solving.bellman import cost_limits, cost_range, tolerance
 from markovot.solving.inputs import measured
-from markovot.transport.single import Coupled, solve_problems
+from markovot.transport.single import MAX_ITER, Coupled, solve_problems
 from markovot.transport.units import Unit, confined
 
 
 @eagerly
 def transport_cost(
-    a: Any, b: Any, cost: Any, *, epsilon: float | Tensor, rtol: float = 1e-4, throw: bool = True
+    a: Any,
+    b: Any,
+    cost: Any,
+    *,
+    epsilon: float | Tensor,
+    rtol: float = 1e-4,
+    max_iter: int = MAX_ITER,
+    throw: bool = True,
 ) -> Solution:
     r"""Optimal transport between two laws, entropic or (epsilon = 0) exact.
 
@@ -37,6 +44,7 @@ def transport_cost(
             broadcast.
         epsilon: in units of the cost; a number or a tensor (*batch). 0, for every item, is exact, on the CPU only.
         rtol: wanted certified error, relative to the range of the cost (to one where the range is zero).
+        max_iter: the most Newton steps of an entropic problem, which takes tens; exact transport counts none.
         throw: raise a `SolveError` if some item did not converge.
 
     Returns:
@@ -65,7 +73,7 @@ def transport_cost(
         0.252
     """
     a, b, cost = _checked(a, b, cost)
-    (rtol, _), throw = validate.accuracy(rtol, 1), validate.flag("throw", throw)
+    (rtol, max_iter), throw = validate.accuracy(rtol, max_iter), validate.flag("throw", throw)
     epsilon = validate.regularisation(epsilon, dtype=torch.float64, device=a.device)
     n, m, dtype = a.shape[-1], b.shape[-1], a.dtype
     batch = _batch_shape(a, b, cost, epsilon)
@@ -79,11 +87,13 @@ def transport_cost(
     wanted = tolerance(cost_range(plain(scale.ground), None), rtol)
 
     def solve(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor) -> SolvedTransport:
-        return SolvedTransport(a, b, cost, epsilon, solve_problems(a, b, cost, epsilon, wanted))
+        return SolvedTransport(a, b, cost, epsilon, solve_problems(a, b, cost, epsilon, wanted, max_iter=max_iter))
 
     call = Once(solve)
     (value,) = call(*inputs)
-    solution = _package(call.solved, value, (wanted, scale.unit), batch, dtype)
+    exhausted = (call.solved.found.num_iter >= max_iter) & (scale.epsilon.detach() > 0)
+    status = Status.each(call.solved.certified[1], wanted, exhausted)
+    solution = _package(call.solved, value, scale.unit, batch, statuses(status, batch), dtype)
     if throw:
         solution.raise_unless_converged(scale.unit.outside(wanted).view(batch))
     return solution
@@ -155,18 +165,18 @@ class SolvedTransport:
 
 
 def _package(
-    solved: SolvedTransport, value: Tensor, goal: tuple[Tensor, Unit], batch: torch.Size, dtype: torch.dtype
+    solved: SolvedTransport, value: Tensor, unit: Unit, batch: torch.Size, status: Any, dtype: torch.dtype
 ) -> Solution:
-    """The solution; `goal` is the error that was wanted, and what costs are measured in."""
-    (wanted, unit), bound = goal, solved.certified[1]
+    """The solution, in units of the cost."""
     n, m = solved.cost.shape[1:]
-    value, bound, f, g = (unit.outside(each) for each in (value, bound, solved.found.f, solved.found.g))
+    bound, found = solved.certified[1], solved.found
+    value, bound, f, g = (unit.outside(each) for each in (value, bound, found.f, found.g))
     value, bound = rounded(value, bound, dtype)
     return Solution(
         value=value.view(batch),
         error_bound=bound.view(batch),
-        status=statuses(Status.each(solved.certified[1], wanted), batch),
-        num_iter=solved.found.num_iter.view(batch),
-        plan=solved.found.plan.to(dtype).view(*batch, n, m),
+        status=status,
+        num_iter=found.num_iter.view(batch),
+        plan=found.plan.to(dtype).view(*batch, n, m),
         potentials=(f.to(dtype).view(*batch, n), g.to(dtype).view(*batch, m)),
     )

@@ -13,6 +13,8 @@ from markovot.transport.threads import own_threads, run
 
 # Up to this many states on the smaller side, the compiled kernel is faster; beyond, the torch solver with its BLAS.
 COMPILED_STATES = 96
+# Newton steps of an entropic problem; the compiled kernel has a limit of its own, which is smaller.
+MAX_ITER = 1000
 # Up to so many entries, operations are too short for torch's threads to gain more than their waiting costs.
 SERIAL_ENTRIES = 1 << 18
 
@@ -45,7 +47,14 @@ class Coupled:
 
 
 def solve_problems(
-    a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor, gap: Tensor, *, init: Tensor | None = None
+    a: Tensor,
+    b: Tensor,
+    cost: Tensor,
+    epsilon: Tensor,
+    gap: Tensor,
+    *,
+    init: Tensor | None = None,
+    max_iter: int = MAX_ITER,
 ) -> Coupled:
     """Solve `min <pi, C> + eps KL(pi | a x b)` for Q problems, each to `upper - lower <= gap`, on any device.
 
@@ -56,21 +65,23 @@ def solve_problems(
         epsilon: (Q,).
         gap: (Q,).
         init: first potentials g (Q, m).
+        max_iter: the most Newton steps of an entropic problem.
     """
     if bool((epsilon == 0).all()):
         return _exact(*(tensor.detach().contiguous() for tensor in (a, b, cost)))
     if a.device.type == "cpu" and min(a.shape[1], b.shape[1]) <= COMPILED_STATES:
         a, b, cost = (tensor.detach().contiguous() for tensor in (a, b, cost))
-        return _compiled(a, b, cost, epsilon.contiguous(), gap.contiguous(), init)
+        return _compiled((a, b, cost, epsilon.contiguous(), gap.contiguous()), init, max_iter)
     if a.device.type == "cpu" and len(a) > 1:
         parts = [(q, None if init is None else init[q : q + 1]) for q in range(len(a))]
         each = [
-            solve_problems(*(part[q : q + 1] for part in (a, b, cost, epsilon, gap)), init=start) for q, start in parts
+            solve_problems(*(part[q : q + 1] for part in (a, b, cost, epsilon, gap)), init=start, max_iter=max_iter)
+            for q, start in parts
         ]
         return Coupled(*(torch.cat([getattr(one, field.name) for one in each]) for field in fields(Coupled)))
     serial = a.device.type == "cpu" and cost.numel() <= SERIAL_ENTRIES
     with own_threads() if serial else nullcontext():
-        found = newton.solve_transport(a, b, cost, epsilon, gap=gap, init=init)
+        found = newton.solve_transport(a, b, cost, epsilon, gap=gap, init=init, max_iter=max_iter)
     plan = onto_marginals(newton.plan(a, b, found.g, cost, epsilon), a, b)
     return Coupled(found.lower, found.upper, found.f, found.g, plan, found.num_iter)
 
@@ -109,25 +120,26 @@ def _exact(a: Tensor, b: Tensor, cost: Tensor) -> Coupled:
     return found
 
 
-def _both_ways(swapped: Tensor, given: tuple[Tensor, ...], init: Tensor | None) -> Coupled:
+def _both_ways(swapped: Tensor, given: tuple[Tensor, ...], init: Tensor | None, max_iter: int) -> Coupled:
     """Solve the problems whose two sides are exchanged separately from the others."""
     halves = [swapped.nonzero()[:, 0], (~swapped).nonzero()[:, 0]]
     found = []
     for half in halves:
-        a, b, cost, epsilon, gap = (part[half] for part in given)
-        found.append(_compiled(a, b, cost, epsilon, gap, None if init is None else init[half]))
+        some = tuple(part[half] for part in given)
+        found.append(_compiled(some, None if init is None else init[half], max_iter))
     order = torch.argsort(torch.cat(halves))
     return Coupled(*(torch.cat([getattr(one, field.name) for one in found])[order] for field in fields(Coupled)))
 
 
-def _compiled(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor, gap: Tensor, init: Tensor | None) -> Coupled:
-    from markovot.transport.compiled import entropic_problems
+def _compiled(given: tuple[Tensor, ...], init: Tensor | None, max_iter: int) -> Coupled:
+    from markovot.transport.compiled import dual, entropic_problems
     from markovot.transport.compiled.simd import LANES
 
+    a, b, cost, epsilon, gap = given
     # The Newton systems have the size of the second side, so that is to be the smaller one.
     swapped = (a > 0).sum(1) < (b > 0).sum(1)
     if bool(swapped.any()) and not bool(swapped.all()):
-        return _both_ways(swapped, (a, b, cost, epsilon, gap), init)
+        return _both_ways(swapped, given, init, max_iter)
     num, swap = len(a), bool(swapped.any())
     sides = (b, a, cost.mT.contiguous()) if swap else (a, b, cost)
     start = torch.zeros_like(sides[1]) if swap or init is None else init.clone(memory_format=torch.contiguous_format)
@@ -135,7 +147,7 @@ def _compiled(a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor, gap: Tensor, 
     count = torch.zeros(num, dtype=torch.int64, device="cpu")
     first = np.arange(0, num, LANES)
     problems, found = tuple(map(array, sides)), tuple(map(array, (start, lower, upper, count)))
-    wanted = array(epsilon), array(gap)
+    wanted = array(epsilon), array(gap), min(max_iter, int(dual.MAX_ITER))
     run(
         lambda tasks: entropic_problems.solve_problems(
             tasks, problems, wanted, *found, entropic_problems.make_memory(*sides[2].shape[1:])

@@ -34,7 +34,7 @@ from markovot.transport.compiled.simd import (
 )
 from markovot.transport.units import ROUND_OFF
 
-MAX_ITER = 400  # evaluations
+MAX_ITER = np.int64(400)  # evaluations; typed, since numba compiles callees anew for literals
 # Evaluations after which what is left is annealed anew, and more slowly: about one problem in 3,000 at tiny epsilon,
 # one in 100 where most masses are tiny too. Of 576,000 random problems none then remained.
 CAUTION = 64
@@ -245,10 +245,11 @@ def _keep_best(w, width, candidates, bound, best_bound):
 
 
 @helper
-def solve_group(w, rows, width, target, gap, warmth, plan, place):
+def solve_group(w, rows, width, target, gap, warmth, plan, place, most):
     """Solve the eight problems of the group `w` to `upper - lower <= gap`.
 
-    `w.g` holds the first potentials; `target` (epsilon), `gap` and `warmth` are vecs. `warmth` says how far the
+    `w.g` holds the first potentials; `target` (epsilon), `gap` and `warmth` are vecs, and there are at most `most`
+    evaluations. `warmth` says how far the
     potentials may be from good ones, in units of the cost: infinite for a cold start. On return `w.g`, `w.f` and the
     plan belong together, whose entry (k, l) stands `k place[1] + l` lanes after `plan[place[0]]`. Returns lower and
     upper values, and the number of evaluations. All bounds that were met on the way hold, and the best are kept: a
@@ -296,7 +297,7 @@ def solve_group(w, rows, width, target, gap, warmth, plan, place):
         finished = last_stage & (bound <= goal)
         done = select(finished, splat(1.0), done)
         active = done < 0.5
-        if count >= MAX_ITER or not anywhere(active):
+        if count >= most or not anywhere(active):
             break
         cooled = accepted & active & (eps > target) & (_relative_error(w, width) <= stage_error)
         newton = accepted & active & ~cooled

@@ -10,7 +10,7 @@ from collections import namedtuple
 import numpy as np
 
 from markovot.transport.compiled.compiling import allocating_kernel, helper, jitable
-from markovot.transport.compiled.dual import make_group, solve_group
+from markovot.transport.compiled.dual import MAX_ITER, make_group, solve_group
 from markovot.transport.compiled.entropic_problems import support
 from markovot.transport.compiled.policy import Problem, Result, make_memory, run_item
 from markovot.transport.compiled.simd import LANES, load, splat, store
@@ -256,7 +256,7 @@ def solve_pairs(pairs, xs, ys, table, setting, control, answer):
             gaps[lane] = setting.rest * answer.wanted[q] if np.isfinite(answer.wanted[q]) else 1.0
             epsilons[lane] = epsilons[min(lane, count - 1)]
         lower, upper, _ = solve_group(
-            group, height, width, load(epsilons, 0), load(gaps, 0), splat(np.inf), plan, (np.int64(0), width)
+            group, height, width, load(epsilons, 0), load(gaps, 0), splat(np.inf), plan, (np.int64(0), width), MAX_ITER
         )
         store(lows, 0, lower)
         store(highs, 0, upper)

@@ -32,7 +32,7 @@ def solve_problems(tasks, problems, wanted, g, lower, upper, count, memory):
     Only states with mass take part, and the potentials of the others are left alone.
     """
     a, b, cost = problems
-    epsilon, gap = wanted
+    epsilon, gap, most = wanted
     w, plan, (rows, columns), (row_count, column_count), (gaps, targets) = memory
     for t in range(tasks.shape[0]):
         first, last = tasks[t, 0], tasks[t, 1]
@@ -59,7 +59,7 @@ def solve_problems(tasks, problems, wanted, g, lower, upper, count, memory):
                 w.b[l * LANES + lane] = b[q, columns[lane, l]] if inside else 0.0
                 w.g[l * LANES + lane] = g[q, columns[lane, l]] - origin if inside else 0.0
         low, high, evaluations = solve_group(
-            w, height, width, load(targets, 0), load(gaps, 0), splat(np.inf), plan, (np.int64(0), width)
+            w, height, width, load(targets, 0), load(gaps, 0), splat(np.inf), plan, (np.int64(0), width), most
         )
         store(gaps, 0, low)
         store(targets, 0, high)

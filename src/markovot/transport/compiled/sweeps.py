@@ -12,7 +12,7 @@ from collections import namedtuple
 import numpy as np
 
 from markovot.transport.compiled.compiling import allocating_kernel, helper, jitable, kernel
-from markovot.transport.compiled.dual import make_group, solve_group
+from markovot.transport.compiled.dual import MAX_ITER, make_group, solve_group
 from markovot.transport.compiled.simd import LANES, exp, gather, lane_sum, load, scatter_add, splat, store
 
 # Rows of the first chains: for each chain n+1 pointers, then indices and weights.
@@ -84,7 +84,7 @@ def sweep_rows(batch, p, rows, cost, gap, warmth, bounds, scratch):
             if items.mode[p] == STORED:
                 plan, place = state.plan, (block.plan, block.stride)
             low, high, count = solve_group(
-                w, block.degree, block.width, splat(items.epsilon[p]), splat(gap), splat(warmth), plan, place
+                w, block.degree, block.width, splat(items.epsilon[p]), splat(gap), splat(warmth), plan, place, MAX_ITER
             )
             evaluations += count
             for k in range(block.degree):
