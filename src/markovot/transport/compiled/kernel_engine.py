@@ -210,7 +210,8 @@ def pattern_of(pattern: Rows | None, rows: Rows) -> Rows:
     """The entries that may vary: all (None), the rows' own (whose layouts exist already), or those and some zeros."""
     if pattern is not None:
         return rows if _are_one(pattern.indices, rows.indices) and _are_one(pattern.indptr, rows.indptr) else pattern
-    return rows if rows.indices.numel() == rows.degrees.numel() * rows.num_states else layout.full(rows)
+    every = layout.full(rows)
+    return rows if torch.equal(rows.indices, every.indices) else every  # rows may be full, and in another order
 
 
 def _are_one(some: Tensor, other: Tensor) -> bool:
