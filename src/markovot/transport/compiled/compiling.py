@@ -8,6 +8,10 @@ written anew. Files appear whole, by renaming, so any number of processes may st
 
 The folder is `$MARKOVOT_CACHE_DIR` where that is set, else beside other caches of the user; where it cannot be written,
 kernels are compiled in memory.
+
+Numba has no public interface for a cache of one's own, nor for parts of kernels that are not compiled by themselves.
+What is used of its inside, and what breaks without it, is said where it is used; `pyproject.toml` allows the versions
+that have been tested.
 """
 
 import gc
@@ -75,7 +79,10 @@ def _user_caches() -> Path:
 
 
 class _KernelCache(_Cache):
-    """Keeps the machine code of one kernel, by numba's protocol for such an object."""
+    """Keeps the machine code of one kernel, by numba's protocol for such an object.
+
+    `_Cache` is private: it says which methods a dispatcher calls. Should it change, no kernel can be made.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
@@ -112,6 +119,7 @@ class _KernelCache(_Cache):
         with suppress(Exception):
             arguments, reduced = pickle.loads(unseal(path.read_bytes() if path else b"", key))
             if arguments == _arguments(sig):
+                # Private, the inverse of `_reduce` below. Should it change, each process compiles all it runs.
                 return CompileResult._rebuild(target_context, *reduced)
         tell(begins=True)  # numba compiles it next
         return None
@@ -122,6 +130,8 @@ class _KernelCache(_Cache):
         path, key = self._place(sig, data.codegen)
         if path is None or data.lifted or data.library.has_dynamic_globals:
             return
+        # Both private: `_reduce` takes a compiled kernel apart, and `dumps` pickles the functions and modules among its
+        # parts, which `pickle` refuses. Should they change, what is compiled cannot be kept, and the call raises.
         content = seal(dumps((_arguments(sig), data._reduce())), key)
         with suppress(OSError), written_whole(path) as temporary:
             temporary.write_bytes(content)
@@ -142,7 +152,11 @@ def _arguments(sig: Any) -> tuple[Any, ...]:
 
 
 class _Whole(JITCodeLibrary):
-    """The LLVM code of a kernel: its own, and that of all parts it is made of, near and far."""
+    """The LLVM code of a kernel: its own, and that of all parts it is made of, near and far.
+
+    Numba's libraries are private, and so are the attributes that are read and set here and below. Without the order in
+    `_linking_libraries`, numba says of a part that it is not linked; without the rest no kernel can be compiled.
+    """
 
     def add_linking_library(self, library: Any) -> None:
         """Take in a part, with the parts that it calls in turn, callees first."""
@@ -179,14 +193,17 @@ class _Part(_Whole):
         for variable in self._final_module.global_variables:
             if variable.name.startswith("_ZN08NumbaEnv"):
                 variables.append(str(variable))
-        self._shared_module = self._final_module
+        self._shared_module = self._final_module  # what numba links into those that call this part
         self._codegen._add_module(llvm.parse_assembly("\n".join(variables)))
         self._finalized = True
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
 class _Lowering(NativeLowering):
-    """Numba's pass from typed code to LLVM code, into a library of ours."""
+    """Numba's pass from typed code to LLVM code, into a library of ours.
+
+    That it fills the library that `state` holds already is not documented. If it did not, the first call would be slow.
+    """
 
     _name = "markovot_lowering"
 
@@ -252,6 +269,7 @@ def allocating_kernel(function: Callable[..., Any]) -> Any:
 
 def _cached(function: Callable[..., Any], **options: Any) -> Any:
     dispatcher = _njit(**_OPTIONS, **options)(function)
+    # Private: a dispatcher looks here before it compiles. Should it look elsewhere, nothing is kept between processes.
     dispatcher._cache = _KernelCache(function)
     return dispatcher
 
@@ -261,6 +279,9 @@ def helper(function: Callable[..., Any]) -> Any:
 
     Without allocations it can do without numba's reference counts. These are atomic operations, and counting the arrays
     of a batch at every call took ten times as long as the arithmetic.
+
+    The option `_nrt` is private. Should numba drop it, it is refused; should it mean nothing, kernels are slow.
+    It is safe only as long as a part returns no array, nor a tuple that holds one: `tests/test_kernel_arrays.py`.
     """
     return _njit(**_OPTIONS, **_INTERNAL, _nrt=False)(function)
 

@@ -71,6 +71,7 @@ def solve_pairs(pairs, xs, ys, table, setting, control, answer):
     frame.discount[0] = setting.delta
     memory = make_memory(degree, width, size)
     cost, centre = np.empty(size), np.empty(size)
+    across = np.bool_(True)  # typed: numba compiles callees anew for literals
     tree, lists = make_tree(most_n, most_m), (np.zeros(most_n, np.int64), np.zeros(most_m, np.int64))
     for q in range(pairs.shape[0]):
         a, b = pairs[q, 0], pairs[q, 1]
@@ -78,7 +79,7 @@ def solve_pairs(pairs, xs, ys, table, setting, control, answer):
         frame.x[0], frame.y[0], frame.rows[0], frame.columns[0] = a, b, n, m
         items = Items(frame.x, frame.y, frame.rows, frame.columns, frame.zero, n * m, m, frame.mode, degree, width)
         batch = Batch(items, xs.side, ys.side, frame.state)
-        low, high, unit = read_ground(table, (xs.first[a], ys.first[b]), (n, m), True, frame.ground)
+        low, high, unit = read_ground(table, (xs.first[a], ys.first[b]), (n, m), across, frame.ground)
         frame.scale[0] = high - low
         if not np.isfinite(unit):
             answer.value[q], answer.bound[q], answer.wanted[q] = np.nan, np.nan, np.nan

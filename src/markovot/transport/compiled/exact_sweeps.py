@@ -145,10 +145,11 @@ def _enclose(batch, p, problem, result):
 
 
 solve_item = make_solver(_times, largest_modulus)
+_solve_transpose = make_solver(_times_transpose, sum_of_moduli)
 run_item = make_loop(sweep_rows, _enclose, solve_item)
 
 bicgstab = make_bicgstab(__name__, "bicgstab", solve_item)
-bicgstab_transpose = make_bicgstab(__name__, "bicgstab_transpose", make_solver(_times_transpose, sum_of_moduli))
+bicgstab_transpose = make_bicgstab(__name__, "bicgstab_transpose", _solve_transpose)
 policy_iteration = make_policy_iteration(__name__, run_item)
 
 

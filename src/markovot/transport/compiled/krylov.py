@@ -113,6 +113,7 @@ def make_solver(times, size_of):
 
 
 solve_item = make_solver(_times, largest_modulus)
+_solve_transpose = make_solver(_times_transpose, sum_of_moduli)
 
 
 @jitable
@@ -138,4 +139,4 @@ def make_bicgstab(module, name, solve_item):
 
 
 bicgstab = make_bicgstab(__name__, "bicgstab", solve_item)
-bicgstab_transpose = make_bicgstab(__name__, "bicgstab_transpose", make_solver(_times_transpose, sum_of_moduli))
+bicgstab_transpose = make_bicgstab(__name__, "bicgstab_transpose", _solve_transpose)

@@ -128,6 +128,7 @@ def raise_bounds(tasks, x, ys, first, ground, sweeps, cost):
         widest = max(widest, first[tasks[t] + 1] - first[tasks[t]])
     gibbs, inner, outer = _make_scratch(n, _whole_vectors(widest))
     delta, epsilon = sweeps.delta, sweeps.epsilon
+    least = np.bool_(False)  # typed: numba compiles callees anew for literals
     for t in range(tasks.size):
         start = first[tasks[t]]
         m = first[tasks[t] + 1] - start
@@ -141,11 +142,11 @@ def raise_bounds(tasks, x, ys, first, ground, sweeps, cost):
             if half % 2 == 0:
                 _from_right(ys, start, gibbs, inner, n, m, width, not soft)
                 _logarithms(inner, n, width, epsilon, low, soft)
-                _from_left(x, inner, outer, n, width, False)
+                _from_left(x, inner, outer, n, width, least)
             else:
                 _from_left(x, gibbs, inner, n, width, not soft)
                 _logarithms(inner, n, width, epsilon, low, soft)
-                _from_right(ys, start, inner, outer, n, m, width, False)
+                _from_right(ys, start, inner, outer, n, m, width, least)
             allowance = ROUND_OFF * (n + m) * (max(abs(low), abs(high)) + epsilon)
             before = rise
             rise = _raise(cost, ground, start, n, m, width, delta, allowance, outer)

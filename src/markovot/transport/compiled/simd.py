@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic, models, register_model
@@ -151,6 +152,13 @@ def splat(typingctx: Any, value: Any) -> Any:
     return vec(value), codegen
 
 
+def _vectors_of(dtype: Any, **arrays: Any) -> None:
+    """Refuse what `_element` would misread: it takes the numbers of an array to be `dtype`s, one after another."""
+    for name, kind in arrays.items():
+        if not isinstance(kind, types.Array) or kind.dtype != dtype or kind.ndim != 1 or kind.layout != "C":
+            raise TypingError(f"{name}: expected a contiguous vector of {dtype}, got {kind}.")
+
+
 def _element(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
     data = context.data_model_manager[array_type].get(builder, array, "data")
     return builder.gep(data, [index])
@@ -166,7 +174,8 @@ def _check(context: Any, builder: Any, array_type: Any, array: Any, index: Any, 
 
 @intrinsic
 def load(typingctx: Any, array: Any, index: Any) -> Any:
-    """Lanes `array[index : index + 8]` of a contiguous one-dimensional array."""
+    """Lanes `array[index : index + 8]`."""
+    _vectors_of(types.float64, array=array)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         _check(context, builder, sig.args[0], args[0], args[1], LANES)
@@ -179,6 +188,7 @@ def load(typingctx: Any, array: Any, index: Any) -> Any:
 @intrinsic
 def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
     """Write the lanes to `array[index : index + 8]`."""
+    _vectors_of(types.float64, array=array)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         _check(context, builder, sig.args[0], args[0], args[1], LANES)
@@ -192,6 +202,8 @@ def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
 @intrinsic
 def gather(typingctx: Any, array: Any, base: Any, indices: Any, start: Any) -> Any:
     """Lane t is `array[base + indices[start + t]]`."""
+    _vectors_of(types.float64, array=array)
+    _vectors_of(types.int64, indices=indices)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         array, base, indices, start = args
@@ -210,6 +222,8 @@ def gather(typingctx: Any, array: Any, base: Any, indices: Any, start: Any) -> A
 @intrinsic
 def scatter_add(typingctx: Any, array: Any, base: Any, indices: Any, start: Any, value: Any) -> Any:
     """Add lane t to `array[base + indices[start + t]]`, one lane after the other, so that equal indices add up."""
+    _vectors_of(types.float64, array=array)
+    _vectors_of(types.int64, indices=indices)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         array, base, indices, start, value = args

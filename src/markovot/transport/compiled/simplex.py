@@ -121,12 +121,13 @@ def _plant(t, dx, dy):
 def _measure(t, dx, dy):
     """Depths and potentials from the root on."""
     t.depth[0], t.potential[0] = 0, 0.0
-    v = _next(t, 0, 0)
+    root = np.int64(0)  # typed: numba compiles callees anew for literals
+    v = _next(t, root, root)
     while v >= 0:
         parent = t.parent[v]
         t.depth[v] = t.depth[parent] + 1
         t.potential[v] = _arc_cost(t, v, dx, dy) - t.potential[parent]
-        v = _next(t, v, 0)
+        v = _next(t, v, root)
 
 
 @helper
