@@ -60,7 +60,8 @@ def test_forward_mode_and_second_order(case: str) -> None:
     outputs, point = outputs_of(case, delta=0.3, epsilon=0.1)
     leaves = [tensor.requires_grad_() for tensor in point]
     assert torch.autograd.gradcheck(outputs, leaves, check_forward_ad=True, atol=1e-6)
-    assert torch.autograd.gradgradcheck(outputs, leaves, atol=1e-5, check_fwd_over_rev=True)
+    # Along random directions, since every entry by itself takes eight times as long.
+    assert torch.autograd.gradgradcheck(outputs, leaves, atol=1e-5, check_fwd_over_rev=True, fast_mode=True)
 
 
 @pytest.mark.parametrize(("delta", "epsilon"), [(0.05, 0.1), (0.3, 0.01), (1.0, 0.2), (0.5, 3.0)])
