@@ -12,7 +12,7 @@ from torch import Tensor
 from markovot import MarkovChain, datasets
 from markovot.costs import AbsoluteDifference, Cost, Euclidean, Given, SquaredEuclidean, ZeroOne
 from markovot.pairwise import bounds, distance_matrix
-from markovot.pairwise.blocks import Setting
+from markovot.pairwise.blocks import PairSetting
 from markovot.pairwise.collection import pack
 from markovot.transport.compiled import lower_bounds
 from oracles import random_law, random_rows, sinkhorn
@@ -71,7 +71,7 @@ def both(chains, cost, *, delta=0.2, epsilon=0.01):
     features = [chain.features for chain in packed]
     known = None if features[0] is None else bounds.embedding(cost, np.concatenate(features))
     own = bounds.signatures(packed, known, delta)
-    every, setting = np.arange(len(packed)), Setting(cost, delta, epsilon, 1e-4, 100)
+    every, setting = np.arange(len(packed)), PairSetting(cost, delta, epsilon, 1e-4, 100)
     cheap = [bounds.lower_bounds(own, query, own) for query in every]
     refined = [bounds.refined_bounds(own, query, own, every, setting) for query in every]
     return np.array(cheap), np.array(refined)
@@ -246,7 +246,7 @@ def test_bounds_do_not_depend_on_how_the_references_are_cut(monkeypatch):
 def test_no_references_give_no_bounds():
     packed = [pack(chain, ZeroOne()) for chain in random_chains(9, labels, num=2)]
     own = bounds.signatures(packed, None, 0.2)
-    setting = Setting(ZeroOne(), 0.2, 0.01, 1e-4, 100)
+    setting = PairSetting(ZeroOne(), 0.2, 0.01, 1e-4, 100)
     assert len(bounds.refined_bounds(own, 0, own, np.zeros(0, dtype=np.int64), setting)) == 0
 
 
@@ -356,7 +356,7 @@ def test_few_pairs_of_molecules_are_left_to_solve():
     cost, delta, epsilon = ZeroOne(), 0.2, 0.01
     packed = [pack(chain, cost) for chain in chains]
     own = bounds.signatures(packed, bounds.embedding(cost, np.concatenate([c.features for c in packed])), delta)
-    setting = Setting(cost, delta, epsilon, 1e-4, 100)
+    setting = PairSetting(cost, delta, epsilon, 1e-4, 100)
     first, second = [], []
     for query in range(5, 188, 30):
         truth = distance_matrix([chains[query]], chains, cost=cost, delta=delta, epsilon=epsilon, progress=False)

@@ -93,10 +93,10 @@ ORDER = [
 MORE_ARGUMENTS = {("pairwise.matrix", "distance_matrix")}
 # Names that two things still have. A name that one of them gives up leaves this list; none comes.
 CLASSES_TWICE = {
-    "Checkpoint", "Enclosure", "FixedPoint", "Found", "Problem", "Setting", "Solved", "Table", "_Chunk", "_Run",
+    "Checkpoint", "Enclosure", "FixedPoint", "Table", "_Chunk", "_Run",
 }  # fmt: skip
 FILES_TWICE = {
-    "checkpoint.py", "graphs.py", "history.py", "iteration.py", "layout.py", "matrices.py", "matrix.py",
+    "checkpoint.py", "graphs.py", "history.py", "iteration.py", "matrices.py", "matrix.py",
     "neighbours.py", "solution.py",
 }  # fmt: skip
 # These run the package as a user would, so they may import it whole.

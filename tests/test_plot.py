@@ -8,7 +8,7 @@ import torch
 from matplotlib.colors import to_hex
 
 from markovot import MarkovChain, datasets, plot
-from markovot.plot import common, layout
+from markovot.plot import common, placing
 
 
 def path_chain(num_states: int, features: list[int] | None = None, **options) -> MarkovChain:
@@ -216,19 +216,19 @@ def test_x_is_left_of_y_and_bonds_are_drawn(figure_axes):
 @pytest.mark.parametrize("index", [0, 5, 36, 109, 150])
 def test_layout_keeps_states_apart_and_bonds_even(index):
     chain = datasets.load_mutag().chains[index]
-    bonds = layout.bonds_of(chain)
-    place = layout.layout(chain.num_states, bonds)
+    bonds = placing.bonds_of(chain)
+    place = placing.layout(chain.num_states, bonds)
     lengths = np.linalg.norm(place[bonds[:, 0]] - place[bonds[:, 1]], axis=1)
     apart = np.linalg.norm(place[:, None] - place[None], axis=-1) + 9 * np.eye(len(place))
     assert lengths.min() > 0.6
     assert lengths.max() < 1.4
     assert apart.min() > 0.35
-    np.testing.assert_array_equal(place, layout.layout(chain.num_states, bonds))
+    np.testing.assert_array_equal(place, placing.layout(chain.num_states, bonds))
 
 
 def test_layout_takes_pieces_and_loners():
     bonds = np.array([[0, 1], [3, 4]])
-    place = layout.layout(5, bonds)
+    place = placing.layout(5, bonds)
     apart = np.linalg.norm(place[:, None] - place[None], axis=-1) + 9 * np.eye(5)
     np.testing.assert_allclose([apart[0, 1], apart[3, 4]], 1.0, rtol=1e-6)
     assert apart.min() > 0.99
@@ -237,8 +237,8 @@ def test_layout_takes_pieces_and_loners():
 
 def test_an_alignment_with_itself_is_level():
     chain = datasets.load_mutag().chains[0]
-    bonds = layout.bonds_of(chain)
-    left, right = layout.side_by_side(chain.num_states, bonds, chain.num_states, bonds, np.eye(chain.num_states))
+    bonds = placing.bonds_of(chain)
+    left, right = placing.side_by_side(chain.num_states, bonds, chain.num_states, bonds, np.eye(chain.num_states))
     np.testing.assert_allclose(left[:, 1], right[:, 1], atol=1e-9)
 
 
@@ -246,7 +246,7 @@ def test_y_is_turned_to_lie_as_level_as_it_can():
     mutag = datasets.load_mutag()
     x, y = mutag.chains[6], mutag.chains[36]
     mass = np.random.default_rng(0).random((x.num_states, y.num_states)) ** 8
-    left, right = layout.side_by_side(x.num_states, layout.bonds_of(x), y.num_states, layout.bonds_of(y), mass)
+    left, right = placing.side_by_side(x.num_states, placing.bonds_of(x), y.num_states, placing.bonds_of(y), mass)
     left, right = left - left.mean(0), right - right.mean(0)
 
     def slant(turned):
@@ -260,7 +260,7 @@ def test_y_is_turned_to_lie_as_level_as_it_can():
 
 def test_dense_and_sparse_chains_draw_the_same(figure_axes):
     chain = datasets.load_mutag().chains[3]
-    np.testing.assert_array_equal(layout.bonds_of(chain), layout.bonds_of(chain.to_dense()))
+    np.testing.assert_array_equal(placing.bonds_of(chain), placing.bonds_of(chain.to_dense()))
 
 
 def test_tensors_that_need_gradients_are_drawn(figure_axes):

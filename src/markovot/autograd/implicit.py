@@ -78,7 +78,7 @@ class Implicit:
         return _Solve.apply(self, *inputs)
 
 
-class Found(Protocol):
+class Differentiable(Protocol):
     """The result of a solver, and its gradient."""
 
     def outputs(self) -> tuple[Tensor, ...]:
@@ -88,7 +88,7 @@ class Found(Protocol):
         """The same as `Implicit.pullback`."""
 
 
-F = TypeVar("F", bound=Found)
+F = TypeVar("F", bound=Differentiable)
 
 
 class Once(Implicit, Generic[F]):

@@ -15,7 +15,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from markovot.average.iteration import Found, GainInputs, iterate
+from markovot.average.iteration import GainInputs, LongRun, iterate
 from markovot.average.operators import Sets
 from markovot.solution import Status
 from markovot.solving.adjoint import centre_rows, meets_itself
@@ -34,7 +34,7 @@ class SolvedGain:
 
     problem: Problem[GainInputs[Tensor]]
     joint: Sets
-    found: Found
+    found: LongRun
     wanted: Tensor  # (1,), the error that was to be reached
     last_step: float = math.inf  # the coupled chains go on for ever
 

@@ -60,7 +60,7 @@ class GainInputs(NamedTuple, Generic[T]):
     epsilon: T  # (1,)
 
 
-class Found(NamedTuple):
+class LongRun(NamedTuple):
     """Where the iteration ended."""
 
     engine: Engine  # its plans are those of the last sweep
@@ -74,7 +74,7 @@ class Found(NamedTuple):
 
 def iterate(
     problem: Problem[GainInputs[Tensor]], joint: Sets, tolerance: Tensor, max_iter: int, *, polish: bool
-) -> Found:
+) -> LongRun:
     """Find the gain of every joint class of one pair of chains.
 
     Args:
@@ -92,7 +92,7 @@ def iterate(
         start = independent_bias(independent, joint, ground, START_SHARE * scale, START_STEPS)
         exact = not bool(given.epsilon.any())
 
-        def run(engine: Engine) -> Found:
+        def run(engine: Engine) -> LongRun:
             chain = CoupledChain(engine, independent, joint, exact=exact)
             stop = Stopping(tolerance, max_iter, polish=polish, spare=POLISH)
             return _Iteration(ground, scale, chain, stop).run(start)
@@ -109,7 +109,7 @@ class _Iteration:
         self.damping = DAMPING
         self.lower, self.upper = self.joint.least(ground), self.joint.largest(ground)
 
-    def run(self, start: Tensor) -> Found:
+    def run(self, start: Tensor) -> LongRun:
         h = start
         gap = torch.maximum(LOCAL_SHARE * self.goal, LOCAL_FORCING * self.scale)
         while True:
@@ -118,7 +118,7 @@ class _Iteration:
             radius = torch.where(residual.isfinite().all(), radius, torch.nan)
             if not self.stop.update(radius):
                 chain, status = self.chain, self.stop.status(radius)
-                return Found(chain.engine, chain, h, self.lower, self.upper, status, self.stop.num_iter)
+                return LongRun(chain.engine, chain, h, self.lower, self.upper, status, self.stop.num_iter)
             share = POLISH if bool(self.stop.met) else 1.0
             h = h + self._step(h, residual, width, share)
             gap = torch.maximum(share * LOCAL_SHARE * self.goal, LOCAL_FORCING * width)

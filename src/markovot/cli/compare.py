@@ -8,7 +8,7 @@ import click
 from markovot.cli.program import (
     PICTURE,
     Failure,
-    Problem,
+    Parameters,
     Reading,
     Showing,
     example,
@@ -42,7 +42,7 @@ GRAPH = click.Path(exists=True, dir_okay=False, path_type=Path)
 @showing_options
 def compare(
     a: Path, b: Path, debiased: bool, top: int, picture: Path | None,
-    reading: Reading, problem: Problem, showing: Showing,
+    reading: Reading, problem: Parameters, showing: Showing,
 ) -> None:  # fmt: skip
     """Compare two graph files: the distance, its certified error, and which states correspond.
 
@@ -86,14 +86,14 @@ def compare(
         raise Failure(f"the distance did not converge: {solution.status.value}")
 
 
-def _solve(x: "MarkovChain", y: "MarkovChain", cost: "Cost", problem: Problem) -> "ChainSolution":
+def _solve(x: "MarkovChain", y: "MarkovChain", cost: "Cost", problem: Parameters) -> "ChainSolution":
     from markovot.distances.discounted import discounted_wl
 
     return discounted_wl(x, y, cost, delta=problem.delta, epsilon=problem.epsilon, rtol=problem.rtol, throw=False)
 
 
 def _debiased(
-    solution: "ChainSolution", x: "MarkovChain", y: "MarkovChain", cost: "Cost", problem: Problem
+    solution: "ChainSolution", x: "MarkovChain", y: "MarkovChain", cost: "Cost", problem: Parameters
 ) -> dict[str, float]:
     """The debiased distance; its error includes the errors of all three parts."""
     own = [_solve(chain, chain, cost, problem) for chain in (x, y)]

@@ -10,7 +10,7 @@ from markovot.cli.program import (
     Failure,
     Interrupted,
     OutputFile,
-    Problem,
+    Parameters,
     Reading,
     Showing,
     example,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @problem_options
 @showing_options
 def distances(
-    data: str, output: Path, debiased: bool, force: bool, reading: Reading, problem: Problem, showing: Showing
+    data: str, output: Path, debiased: bool, force: bool, reading: Reading, problem: Parameters, showing: Showing
 ) -> None:
     """Compute the distances between all graphs of DATA and store them.
 
@@ -75,7 +75,7 @@ def distances(
     report(output, showing)
 
 
-def _settings(data: "Data", cost: Any, cost_name: str, problem: Problem, debiased: bool) -> dict[str, Any]:
+def _settings(data: "Data", cost: Any, cost_name: str, problem: Parameters, debiased: bool) -> dict[str, Any]:
     from markovot import __version__
     from markovot.pairwise.collection import collect
 
@@ -95,7 +95,7 @@ def _settings(data: "Data", cost: Any, cost_name: str, problem: Problem, debiase
 
 
 def _solve(
-    data: "Data", cost: Any, problem: Problem, debiased: bool, checkpoint: Path, showing: Showing
+    data: "Data", cost: Any, problem: Parameters, debiased: bool, checkpoint: Path, showing: Showing
 ) -> "PairwiseSolution":
     from markovot.pairwise import distance_matrix
 

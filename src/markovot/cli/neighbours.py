@@ -7,7 +7,7 @@ import click
 
 from markovot.cli.program import (
     Failure,
-    Problem,
+    Parameters,
     Reading,
     Showing,
     example,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @problem_options
 @showing_options
 def neighbours(
-    data: str, query: str, k: int, query_features: str | None, reading: Reading, problem: Problem, showing: Showing
+    data: str, query: str, k: int, query_features: str | None, reading: Reading, problem: Parameters, showing: Showing
 ) -> None:
     """Find the graphs of DATA that are nearest to QUERY.
 
@@ -98,7 +98,7 @@ def find_query(data: "Data", query: str, features: str | None) -> "tuple[MarkovC
 
 
 def _search(
-    data: "Data", chain: "MarkovChain", others: list[int], k: int, problem: Problem, showing: Showing
+    data: "Data", chain: "MarkovChain", others: list[int], k: int, problem: Parameters, showing: Showing
 ) -> dict[str, Any]:
     """The k nearest among some graphs, and how many pairs were solved."""
     from markovot.cli.data import choose_cost

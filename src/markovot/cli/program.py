@@ -146,7 +146,7 @@ class Reading:
 
 
 @dataclasses.dataclass(frozen=True)
-class Problem:
+class Parameters:
     """Which distance is wanted, and how exactly."""
 
     cost: str
@@ -242,7 +242,7 @@ graph_options = as_one("reading", Reading, *_GRAPH_OPTIONS)  # for graph files o
 
 problem_options = as_one(
     "problem",
-    Problem,
+    Parameters,
     click.option(
         "--cost",
         type=click.Choice(["auto", "zero-one", "euclidean", "squared-euclidean", "absolute"]),

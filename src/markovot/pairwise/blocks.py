@@ -23,7 +23,7 @@ from markovot.transport.threads import own_threads
 _CODE = {status: number for number, status in enumerate(STATUSES)}
 
 
-class Setting(NamedTuple):
+class PairSetting(NamedTuple):
     """The settings that all pairs share."""
 
     cost: Cost
@@ -51,7 +51,7 @@ class Found(NamedTuple):
     num_iter: IntArray
 
 
-def solve_block(block: Block, setting: Setting) -> Found:
+def solve_block(block: Block, setting: PairSetting) -> Found:
     """Solve a block. Deterministic: the result of a pair does not depend on the other pairs."""
     if block.compiled:
         with own_threads(), torch.no_grad():
@@ -63,14 +63,14 @@ def solve_block(block: Block, setting: Setting) -> Found:
     return Found(value, bound, status.astype(np.uint8), num_iter)
 
 
-def _solve_compiled(block: Block, setting: Setting) -> Found:
+def _solve_compiled(block: Block, setting: PairSetting) -> Found:
     # Compiled code takes half a second to load, and is not needed to make a block.
     from markovot.transport.compiled import pairs
 
     xs = pairs.members(*_rows(block.xs))
     ys = xs if block.ys is None else pairs.members(*_rows(block.ys))
     table = ground(setting.cost, block.xs, block.xs if block.ys is None else block.ys)
-    task = pairs.Setting(
+    task = pairs.Task(
         setting.delta, setting.epsilon, setting.rtol, adjoint.FIXED_POINT_SHARE, 1 - adjoint.FIXED_POINT_SHARE
     )
     found = pairs.solve_pairs(block.pairs, xs, ys, table, task, setting.max_iter)
@@ -108,7 +108,7 @@ def ground(cost: Cost, xs: list[Packed], ys: list[Packed]) -> FloatArray:
     return np.ascontiguousarray(cost(*vectors).double().numpy())
 
 
-def _solve_alone(x: Packed, y: Packed, setting: Setting) -> tuple[float, float, int, int]:
+def _solve_alone(x: Packed, y: Packed, setting: PairSetting) -> tuple[float, float, int, int]:
     """Solve one large pair by the engines, which use several threads for it."""
     costs = torch.from_numpy(ground(setting.cost, [x], [y]))[None]
     if not bool(torch.isfinite(costs).all()):
@@ -130,9 +130,9 @@ def _whole(chain: Packed) -> Entries:
     return Entries(None, mask)
 
 
-def checked(cost: object, delta: float, epsilon: float, rtol: float, max_iter: int) -> Setting:
+def checked(cost: object, delta: float, epsilon: float, rtol: float, max_iter: int) -> PairSetting:
     """Check cost, discount, regularisation and accuracy, and return them as a `Setting`."""
     if not isinstance(cost, Cost):
         hint = "A matrix between states that all chains share is costs.Given(matrix)."
         raise not_a_cost("an object such as costs.ZeroOne()", cost, hint)
-    return Setting(cost, *validate.single_numbers(delta, epsilon), *validate.accuracy(rtol, max_iter))
+    return PairSetting(cost, *validate.single_numbers(delta, epsilon), *validate.accuracy(rtol, max_iter))

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from markovot._arrays import FloatArray, IntArray
 from markovot.costs import AbsoluteDifference, Cost, Euclidean, SquaredEuclidean, ZeroOne
-from markovot.pairwise.blocks import Setting, ground
+from markovot.pairwise.blocks import PairSetting, ground
 from markovot.pairwise.collection import Packed
 from markovot.transport.single import solve_problems
 from markovot.transport.threads import own_threads, run
@@ -214,7 +214,7 @@ def lower_bounds(queries: Signatures, query: int, references: Signatures) -> Flo
 
 
 def refined_bounds(
-    queries: Signatures, query: int, references: Signatures, which: IntArray, setting: Setting
+    queries: Signatures, query: int, references: Signatures, which: IntArray, setting: PairSetting
 ) -> FloatArray:
     """Better lower bounds for some of the references, for any cost, in a quarter of the time of the distances.
 
@@ -246,7 +246,7 @@ def chunks(entries: IntArray) -> Iterator[slice]:
 
 
 def _refined(
-    queries: Signatures, query: int, references: Signatures, which: IntArray, setting: Setting
+    queries: Signatures, query: int, references: Signatures, which: IntArray, setting: PairSetting
 ) -> FloatArray:
     x, ys = queries.chains[query], [references.chains[r] for r in which]
     first = np.cumsum([0] + [chain.num_states for chain in ys])
@@ -262,7 +262,7 @@ def _refined(
 
 
 def _sweep(
-    x: Packed, ys: list[Packed], first: IntArray, costs: FloatArray, setting: Setting, bounds: FloatArray
+    x: Packed, ys: list[Packed], first: IntArray, costs: FloatArray, setting: PairSetting, bounds: FloatArray
 ) -> None:
     """Raise the bounds of C*, in place."""
     # Compiled code takes half a second to load, and only searches need this.

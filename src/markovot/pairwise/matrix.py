@@ -11,7 +11,7 @@ import numpy as np
 from markovot import validate
 from markovot._progress import bar
 from markovot.costs import Cost
-from markovot.pairwise.blocks import Found, Setting, checked, ground
+from markovot.pairwise.blocks import Found, PairSetting, checked, ground
 from markovot.pairwise.checkpoint import Checkpoint
 from markovot.pairwise.collection import Collection, collect
 from markovot.pairwise.plan import Piece, diagonal, tiles
@@ -124,7 +124,7 @@ class _Job(NamedTuple):
 class _Work:
     """The pairs of distinct chains, cut into blocks, and what has been found of them."""
 
-    def __init__(self, xs: Collection, ys: Collection, setting: Setting, debiased: bool) -> None:
+    def __init__(self, xs: Collection, ys: Collection, setting: PairSetting, debiased: bool) -> None:
         self.xs, self.ys, self.setting = xs, ys, setting
         self.symmetric = xs is ys
         self.table = Table(len(xs.which), len(ys.which))
@@ -183,7 +183,7 @@ class _Work:
             "chains": self.xs.fingerprint(),
             "others": "none" if self.symmetric else self.ys.fingerprint(),
             "cost": f"{type(cost).__name__} {hashlib.sha256(pickle.dumps(cost)).hexdigest()[:16]}",
-            **{name: repr(number) for name, number in zip(Setting._fields[1:], numbers, strict=True)},
+            **{name: repr(number) for name, number in zip(PairSetting._fields[1:], numbers, strict=True)},
             "self-distances": "with" if self.own else "without",
             "blocks": self._plan(),
         }

@@ -12,7 +12,7 @@ from markovot import validate
 from markovot._arrays import IntArray
 from markovot._progress import bar
 from markovot.costs import Cost, Given
-from markovot.pairwise.blocks import Setting, checked, ground, solve_block
+from markovot.pairwise.blocks import PairSetting, checked, ground, solve_block
 from markovot.pairwise.bounds import Signatures, chunks, embedding, lower_bounds, refined_bounds, signatures
 from markovot.pairwise.collection import Collection, collect
 from markovot.pairwise.plan import split
@@ -157,7 +157,7 @@ def nearest_neighbours(
 class _Search:
     """The search over distinct chains. A pair of two queries is solved once, not once for each of them."""
 
-    def __init__(self, xs: Collection, ys: Collection, setting: Setting, k: int) -> None:
+    def __init__(self, xs: Collection, ys: Collection, setting: PairSetting, k: int) -> None:
         self.xs, self.ys, self.setting, self.k = xs, ys, setting, k
         self.items = [np.flatnonzero(ys.which == r) for r in range(len(ys.chains))]
         self.queries, self.references = self._signatures()

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from markovot.pairwise.blocks import Block, Found, Setting, solve_block
+from markovot.pairwise.blocks import Block, Found, PairSetting, solve_block
 
 # How many blocks an executor has at any time: two for each of 256 cores, with about 50 kB each.
 IN_FLIGHT = 512
@@ -17,7 +17,7 @@ ATTEMPTS = 3
 Blocks = Iterator[tuple[int, Block]]
 
 
-def run_here(blocks: Blocks, setting: Setting, done: Callable[[int, Found], None]) -> None:
+def run_here(blocks: Blocks, setting: PairSetting, done: Callable[[int, Found], None]) -> None:
     """Solve compiled blocks side by side on as many threads as torch may use, and then the others one by one.
 
     Compiled blocks hold no interpreter lock. Large pairs take all threads for themselves. `done` is called in this
@@ -43,7 +43,7 @@ def run_here(blocks: Blocks, setting: Setting, done: Callable[[int, Found], None
         done(number, solve_block(block, setting))
 
 
-def run_there(blocks: Blocks, setting: Setting, done: Callable[[int, Found], None], executor: Any) -> None:
+def run_there(blocks: Blocks, setting: PairSetting, done: Callable[[int, Found], None], executor: Any) -> None:
     """Solve blocks on an executor: `submit(function, *arguments)` gives futures as in `concurrent.futures`.
 
     Raises:
@@ -53,7 +53,13 @@ def run_there(blocks: Blocks, setting: Setting, done: Callable[[int, Found], Non
 
 
 def _run(
-    blocks: Blocks, setting: Setting, done: Callable[[int, Found], None], executor: Any, *, window: int, attempts: int
+    blocks: Blocks,
+    setting: PairSetting,
+    done: Callable[[int, Found], None],
+    executor: Any,
+    *,
+    window: int,
+    attempts: int,
 ) -> None:
     waiting: dict[Future[Found], tuple[int, Block, int]] = {}
 

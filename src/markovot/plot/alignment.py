@@ -25,7 +25,7 @@ from markovot.plot.common import (
     title_above,
     write_states,
 )
-from markovot.plot.layout import bonds_of, side_by_side
+from markovot.plot.placing import bonds_of, side_by_side
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,7 +20,7 @@ from markovot.plot.common import (
     new_axes,
     state_colors,
 )
-from markovot.plot.layout import layout
+from markovot.plot.placing import layout
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ from markovot.chains import MarkovChain
 from markovot.chains.names import labels_of, short_names
 from markovot.pairwise.solution import STATUSES
 from markovot.plot.common import ELEMENT_COLORS, PALETTE
-from markovot.plot.layout import bonds_of, layout, turn, upright
+from markovot.plot.placing import bonds_of, layout, turn, upright
 
 MAX_STATES = 100
 """Graphs with more states are not drawn: it would be slow, and nothing could be seen."""

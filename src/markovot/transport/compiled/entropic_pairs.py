@@ -12,7 +12,7 @@ import numpy as np
 from markovot.transport.compiled.compiling import allocating_kernel, helper, jitable
 from markovot.transport.compiled.dual import MAX_ITER, make_group, solve_group
 from markovot.transport.compiled.entropic_problems import support
-from markovot.transport.compiled.policy import Problem, Result, make_memory, run_item
+from markovot.transport.compiled.policy import Goals, Result, make_memory, run_item
 from markovot.transport.compiled.simd import LANES, load, splat, store
 from markovot.transport.compiled.sweeps import STORED, Batch, Items, State
 from markovot.transport.units import LARGEST_EPSILON, MOST_EXPONENT, SAFE_EXPONENT
@@ -23,7 +23,7 @@ from markovot.transport.units import LARGEST_EPSILON, MOST_EXPONENT, SAFE_EXPONE
 Members = namedtuple("Members", "side lanes sizes fullness degree first law")
 # delta, epsilon, and the wanted error relative to the range of the cost; of that the shares of the fixed point and of
 # the initial coupling.
-Setting = namedtuple("Setting", "delta epsilon rtol share rest")
+Task = namedtuple("Task", "delta epsilon rtol share rest")
 # For each pair: value, certified error, what it was to be, and sweeps.
 Answer = namedtuple("Answer", "value bound wanted num_iter")
 # The largest sizes among the pairs of a call: cost, f, g, plan, degrees, and states of either chain.
@@ -167,7 +167,7 @@ def make_fixed_point(run_item):
         frame.tolerance[0] = setting.share * wanted
         frame.num_iter[0] = 0
         result = Result(cost, base, residual, lower, upper, low, high, frame.num_iter)
-        problem = Problem(frame.ground, frame.discount, frame.tolerance, frame.scale, frame.stored, frame.warmth)
+        problem = Goals(frame.ground, frame.discount, frame.tolerance, frame.scale, frame.stored, frame.warmth)
         for e in range(size):
             cost[e] = 0.0
         run_item(batch, np.int64(0), (np.int64(0), frame.rows[0]), problem, result, control, memory)

@@ -11,7 +11,7 @@ from torch import Tensor
 from markovot.autograd.transforms import plain
 from markovot.transport.compiled import layout
 from markovot.transport.compiled.krylov import make_vectors
-from markovot.transport.compiled.policy import Control, Problem, Result
+from markovot.transport.compiled.policy import Control, Goals, Result
 from markovot.transport.forcing import LINEAR_STEPS, START_STEPS
 from markovot.transport.linear import Linear, bicgstab
 from markovot.transport.rows import Rows, array, flat
@@ -133,7 +133,7 @@ class KernelEngine:
         steps = torch.zeros(len(discount), dtype=torch.int64, device="cpu")
         arrays = {name: flat(tensor) for name, tensor in (wide | narrow).items()}
         result = Result(cost=flat(cost), num_iter=array(steps), **arrays)
-        problem = Problem(
+        problem = Goals(
             flat(ground), array(discount), array(tolerance), array(scale), self._mode, self._warmth(cost)
         )
         tasks = self._whole(np.arange(len(discount)))

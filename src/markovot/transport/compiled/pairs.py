@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from markovot.transport.compiled import entropic_pairs, exact_pairs, layout
-from markovot.transport.compiled.entropic_pairs import Answer, Members, Setting
+from markovot.transport.compiled.entropic_pairs import Answer, Members, Task
 from markovot.transport.compiled.policy import Control
 from markovot.transport.compiled.sweeps import Lanes, Side
 from markovot.transport.forcing import LINEAR_STEPS, START_STEPS
@@ -18,7 +18,7 @@ PAIR_ENTRIES = 1 << 20
 PAIR_STATES = 384
 
 
-class Solved(NamedTuple):
+class PairResults(NamedTuple):
     """Distances of pairs, with certificates; NaN where a ground cost is not finite."""
 
     value: NDArray[np.float64]
@@ -53,9 +53,9 @@ def solve_pairs(
     xs: Members,
     ys: Members,
     table: NDArray[np.float64],
-    setting: Setting,
+    setting: Task,
     max_iter: int,
-) -> Solved:
+) -> PairResults:
     """Solve pairs (a, b) of chain a of `xs` and chain b of `ys`, on the calling thread, without the interpreter lock.
 
     Args:
@@ -67,7 +67,7 @@ def solve_pairs(
         max_iter: most sweeps a pair may take.
     """
     num = len(pairs)
-    found = Solved(np.empty(num), np.empty(num), np.empty(num), np.zeros(num, dtype=np.int64))
+    found = PairResults(np.empty(num), np.empty(num), np.empty(num), np.zeros(num, dtype=np.int64))
     control = Control(True, False, max_iter, START_STEPS, LINEAR_STEPS)
     kernel = exact_pairs.solve_pairs if setting.epsilon == 0 else entropic_pairs.solve_pairs
     kernel(

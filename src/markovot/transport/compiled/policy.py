@@ -23,7 +23,7 @@ from markovot.transport.forcing import (
 )
 
 # What an item is, and how accurately it is wanted (arrays over the items; ground is flat).
-Problem = namedtuple("Problem", "ground discount tolerance scale mode warmth")
+Goals = namedtuple("Goals", "ground discount tolerance scale mode warmth")
 # What comes out: C, T(C), T(C) - C and the local bounds (flat), the enclosure, sweeps, the norm of the last residual.
 Result = namedtuple("Result", "cost base residual lower upper low high num_iter")
 # How: from the independent coupling (or from given costs), a step past the tolerance, the most sweeps, and the most
