@@ -12,7 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from markovot import MarkovChain, SolveError, costs, discounted_wl
+from markovot import (
+    DecisionProcess,
+    MarkovChain,
+    SolveError,
+    bisimulation,
+    costs,
+    discounted_wl,
+    optimal_transition_coupling,
+)
 from markovot.learning.history import History
 from markovot.learning.parameters import LabelledChain
 from markovot.learning.training import EVERY, Training, TrainingError, minimise
@@ -478,3 +486,21 @@ def test_a_history_says_what_it_holds():
     with pytest.raises(ValueError, match="no steps"):
         _ = history([]).best_step
     assert history([[3.0, 2.0], [1.0, 4.0]]).best_step.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("kind", ["coupling", "bisimulation"])
+def test_every_certified_result_may_stand_behind_a_value(kind):
+    target = ring(3)
+
+    def objective(module):
+        chain = module()
+        if kind == "coupling":
+            found = optimal_transition_coupling(chain, target, costs.Euclidean(), epsilon=0.1)
+            return found.value, found
+        reward = torch.tensor([[0.0], [1.0], [2.0]], dtype=DOUBLE)
+        found = bisimulation(DecisionProcess([chain.transition], reward), gamma=0.5, epsilon=0.1)
+        return found.value.sum(), found
+
+    history = quiet(learner(3), objective, steps=2)
+    assert (history.error_bound > 0).all()
+    assert (history.num_iter > 0).all()

@@ -339,8 +339,8 @@ def _certificate(solution: Certified | None, shape: torch.Size) -> tuple[Any, An
     if solution is None:
         return (np.full(shape, np.nan), np.zeros(shape, np.int64)) if len(shape) else (math.nan, 0)
     found = []
-    for tensor in (solution.error_bound, solution.num_iter):
-        own = tensor.detach().numpy(force=True)
+    for part in (solution.error_bound, solution.num_iter):
+        own = torch.as_tensor(part).detach().numpy(force=True)
         if len(shape) and own.shape[:1] == tuple(shape):
             found.append(own.reshape(len(own), -1).max(1))
         else:
