@@ -340,7 +340,7 @@ def _certificate(solution: Certified | None, shape: torch.Size) -> tuple[Any, An
         return (np.full(shape, np.nan), np.zeros(shape, np.int64)) if len(shape) else (math.nan, 0)
     found = []
     for part in (solution.error_bound, solution.num_iter):
-        own = torch.as_tensor(part).detach().numpy(force=True)
+        own = part.detach().numpy(force=True) if isinstance(part, Tensor) else np.asarray(part)
         if len(shape) and own.shape[:1] == tuple(shape):
             found.append(own.reshape(len(own), -1).max(1))
         else:
