@@ -9,6 +9,7 @@ from torch import Tensor
 
 import markovot
 from markovot import MarkovChain, costs
+from markovot.solving import parts
 from markovot.transport import threads
 
 SIZES = [(3, 9), (11, 2), (5, 5), (7, 12), (2, 3), (12, 10)]
@@ -125,3 +126,21 @@ def test_gradients_of_padded_items_are_those_alone(layout, epsilon):
 
     for together, alone in zip(gradients(True), gradients(False), strict=True):
         torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-12)
+
+
+def test_a_start_from_chains_of_other_sizes_serves_the_items_whose_sizes_are_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parts, "WHOLE_ENTRIES", 0)  # every item is solved alone, without its padding
+    random = torch.Generator().manual_seed(3)
+    small, large, other = (
+        MarkovChain.from_transitions(rows(n, random, 1.0), initial="uniform", features=places[:n])
+        for n, places in ((n, torch.arange(5.0).double()[:, None]) for n in (3, 5, 5))
+    )
+    setting = {"delta": 0.3, "epsilon": 0.1}
+    init = markovot.discounted_wl(MarkovChain.stack([small, large]), other, costs.Euclidean(), **setting)
+    swapped = MarkovChain.stack([large, small])
+    found = markovot.discounted_wl(swapped, other, costs.Euclidean(), init=init, **setting)
+    cold = markovot.discounted_wl(swapped, other, costs.Euclidean(), **setting)
+    torch.testing.assert_close(found.value, cold.value, rtol=0, atol=1e-3)
+    assert list(found.status) == list(cold.status)

@@ -139,7 +139,7 @@ def _check_init(init: Any, given: Prepared) -> None:
 
 
 def _starts(init: ChainSolution, given: Prepared) -> dict[Any, SolvedDistance]:
-    """The parts of an earlier solution, by their items: a part with the same items can start from them."""
+    """The parts of an earlier solution by their sizes and items: a part in which both agree can start from its own."""
     answer = init.details.answer
     if not (answer.unit.is_one and given.unit.is_one):
         return {}
@@ -147,4 +147,4 @@ def _starts(init: ChainSolution, given: Prepared) -> dict[Any, SolvedDistance]:
 
 
 def _place(part: Part) -> Any:
-    return None if part.items is None else tuple(part.items.tolist())
+    return part.shape, None if part.items is None else tuple(part.items.tolist())
