@@ -133,9 +133,9 @@ def test_a_start_from_chains_of_other_sizes_serves_the_items_whose_sizes_are_the
 ) -> None:
     monkeypatch.setattr(parts, "WHOLE_ENTRIES", 0)  # every item is solved alone, without its padding
     random = torch.Generator().manual_seed(3)
+    places = torch.arange(5.0).double()[:, None]
     small, large, other = (
-        MarkovChain.from_transitions(rows(n, random, 1.0), initial="uniform", features=places[:n])
-        for n, places in ((n, torch.arange(5.0).double()[:, None]) for n in (3, 5, 5))
+        MarkovChain.from_transitions(rows(n, random, 1.0), initial="uniform", features=places[:n]) for n in (3, 5, 5)
     )
     setting = {"delta": 0.3, "epsilon": 0.1}
     init = markovot.discounted_wl(MarkovChain.stack([small, large]), other, costs.Euclidean(), **setting)
