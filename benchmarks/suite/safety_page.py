@@ -14,8 +14,9 @@ within its own certified bound). A wrong answer is *said to be right* if there w
 status that says otherwise. The problems: chains of 5 full and 6 sparse rows, delta = .1; laws on 20 and 25 points of
 the plane; a molecule against itself renumbered, at distance zero; two block models of 8 nodes, at average cost. POT's
 functions of laws are judged by the cost of the plan, which is what they return. *Few steps*: two outer steps (chains,
-graphs, average), ten Sinkhorn steps or simplex pivots (laws); `markovot.transport_cost` has no such limit to lower.
-*Few inner steps*: ten Sinkhorn steps within each outer one; markovot has none, and runs value iteration of 20 sweeps.
+graphs, average), ten Sinkhorn steps or simplex pivots (laws); `markovot.transport_cost` had no such limit then.
+*Few inner steps*: ten Sinkhorn steps within each outer one; markovot has none, and its numbers are of value
+iteration, 20 sweeps, which it had when this was measured.
 """
 
 ENDS = """
