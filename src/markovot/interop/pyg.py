@@ -215,6 +215,8 @@ def _edge_index(data: Any, n: int) -> Tensor:
     if not isinstance(index, Tensor) or index.dtype != torch.int64:
         kind = index.dtype if isinstance(index, Tensor) else type(index).__name__
         raise TypeError(f"data: edge_index is {kind}. It must be a tensor of torch.int64; use edge_index.long().")
+    if hasattr(index, "as_tensor"):  # the library's own class, which older versions do not turn into arrays
+        index = index.as_tensor()
     if index.dim() != 2 or len(index) != 2:
         raise ValueError(f"data: edge_index has shape {tuple(index.shape)}, not (2, number of edges).")
     outside = ((index < 0) | (index >= n)).any(0)
