@@ -15,8 +15,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # needs one calls pytest.importorskip; an import that fails in any other test is a failure of the package.
 NEEDED = {
     "click": ["cli_checks.py", "test_cli*.py"],
-    "matplotlib": ["test_plot*.py"],
-    "sklearn": ["test_sklearn.py", "test_classification*.py", "test_docs*.py"],
+    "matplotlib": ["test_plot*.py", "test_malformed_calls.py", "test_devices.py"],
+    "sklearn": [
+        "test_sklearn.py", "test_classification*.py", "test_docs*.py", "test_malformed_calls.py", "test_devices.py",
+    ],
     "pandas": [
         "test_features_given.py", "test_interop_frames.py", "test_interop_graphs.py", "test_trajectories.py",
     ],

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from markovot import _progress
-from markovot.cli.program import Showing
 from markovot.transport.compiled import compiling
 
 
@@ -70,9 +69,10 @@ def test_a_bar_that_is_not_shown_is_silent(cache, capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("progress", [True, False, None])
 def test_commands_say_it_on_terminals(cache, progress: bool | None, monkeypatch: pytest.MonkeyPatch):
+    program = pytest.importorskip("markovot.cli.program", reason="needs the extra cli", exc_type=ImportError)
     written = io.StringIO()  # which is no terminal
     monkeypatch.setattr("sys.stderr", written)
-    with Showing(as_json=False, quiet=False, progress=progress).patience():
+    with program.Showing(as_json=False, quiet=False, progress=progress).patience():
         compile_two()
     assert ("compiling, once for this machine: kernel 2" in written.getvalue()) == bool(progress)
     assert not progress or written.getvalue().endswith("\r")  # a terminal's line is empty again
