@@ -47,6 +47,17 @@ def shared_data() -> Path:
 
 
 @pytest.fixture
+def kernel_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The folder of an empty cache for this process, in which kernels are compiled anew, and their parts with them."""
+    from markovot.transport.compiled import compiling
+
+    monkeypatch.setenv("MARKOVOT_CACHE_DIR", str(tmp_path / "kernels"))
+    compiling.cache_directory.cache_clear()
+    yield tmp_path / "kernels"
+    compiling.cache_directory.cache_clear()
+
+
+@pytest.fixture
 def figure_axes():
     """Makes axes to draw on; their figures are closed at the end of the test."""
     import matplotlib

@@ -54,15 +54,6 @@ def compilations(environment: dict[str, str]) -> int:
     return int(run.stdout)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """An empty cache for this process."""
-    monkeypatch.setenv("MARKOVOT_CACHE_DIR", str(tmp_path / "kernels"))
-    compiling.cache_directory.cache_clear()
-    yield tmp_path / "kernels"
-    compiling.cache_directory.cache_clear()
-
-
 def first(x):
     return x[0]
 
@@ -88,7 +79,7 @@ def test_a_second_process_compiles_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert compilations(dict(os.environ)) == 0
 
 
-def test_without_a_folder_that_can_be_written_kernels_are_compiled_in_memory(tmp_path, folder, monkeypatch) -> None:
+def test_without_a_folder_that_can_be_written_kernels_are_compiled_in_memory(tmp_path, kernel_cache, monkeypatch):
     occupied = tmp_path / "file"
     occupied.write_text("not a folder")
     monkeypatch.setenv("MARKOVOT_CACHE_DIR", str(occupied / "cache"))
@@ -96,7 +87,7 @@ def test_without_a_folder_that_can_be_written_kernels_are_compiled_in_memory(tmp
     assert run_anew() == run_anew() == 1
 
 
-def test_a_user_without_a_home_has_no_cache(folder, monkeypatch) -> None:
+def test_a_user_without_a_home_has_no_cache(kernel_cache, monkeypatch) -> None:
     def no_home():
         raise RuntimeError("Could not determine home directory.")
 
@@ -139,21 +130,21 @@ DAMAGE = {
 }
 
 
-def test_a_damaged_file_is_a_miss_and_is_written_anew(folder: Path) -> None:
+def test_a_damaged_file_is_a_miss_and_is_written_anew(kernel_cache: Path) -> None:
     assert run_anew() == 1
-    (path,) = folder.iterdir()
+    (path,) = kernel_cache.iterdir()
     sound = path.read_bytes()
     for what, damage in DAMAGE.items():
         path.write_bytes(damage(sound))
         assert run_anew() == 1, what
         assert run_anew() == 0, what
-    assert list(folder.iterdir()) == [path]
+    assert list(kernel_cache.iterdir()) == [path]
 
 
-def test_files_swapped_with_one_another_are_misses(folder: Path) -> None:
+def test_files_swapped_with_one_another_are_misses(kernel_cache: Path) -> None:
     run_anew(first)
     run_anew(last)
-    one, other = folder.iterdir()
+    one, other = kernel_cache.iterdir()
     contents = one.read_bytes(), other.read_bytes()
     one.write_bytes(contents[1])
     other.write_bytes(contents[0])
@@ -161,13 +152,13 @@ def test_files_swapped_with_one_another_are_misses(folder: Path) -> None:
     assert [run_anew(first), run_anew(last)] == [0, 0]
 
 
-def test_what_cannot_be_kept_runs_all_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_kept_runs_all_the_same(kernel_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_anew()
-    (path,) = folder.iterdir()
+    (path,) = kernel_cache.iterdir()
     path.unlink()
     path.mkdir()  # neither read nor replaced
     assert run_anew() == run_anew() == 1
-    assert list(folder.iterdir()) == [path]
+    assert list(kernel_cache.iterdir()) == [path]
     path.rmdir()
 
     real = Path.write_bytes
@@ -178,12 +169,12 @@ def test_what_cannot_be_kept_runs_all_the_same(folder: Path, monkeypatch: pytest
 
     monkeypatch.setattr(Path, "write_bytes", full)
     assert run_anew() == run_anew() == 1
-    assert list(folder.iterdir()) == []
-    shutil.rmtree(folder)
+    assert list(kernel_cache.iterdir()) == []
+    shutil.rmtree(kernel_cache)
     assert run_anew() == run_anew() == 1
 
 
-def test_code_without_checks_of_bounds_is_not_run_where_they_are_asked_for(folder: Path, monkeypatch) -> None:
+def test_code_without_checks_of_bounds_is_not_run_where_they_are_asked_for(kernel_cache: Path, monkeypatch) -> None:
     x = np.arange(4.0)[:3]  # what is read beyond it is there
     assert compiling.kernel(beyond)(x) == 3.0
     monkeypatch.setattr(config, "BOUNDSCHECK", 1)
@@ -214,7 +205,7 @@ def lanes_added(x, where, start):
 
 
 @pytest.mark.parametrize("function", [lanes_loaded, lanes_stored, lanes_gathered, lanes_added])
-def test_bounds_of_lanes_are_checked_too(folder: Path, monkeypatch, function) -> None:
+def test_bounds_of_lanes_are_checked_too(kernel_cache: Path, monkeypatch, function) -> None:
     monkeypatch.setattr(config, "BOUNDSCHECK", 1)
     made, x, where = compiling.kernel(function), np.ones(40)[:20], np.arange(8)
     assert made(x, where, 12) == 8.0
@@ -223,7 +214,7 @@ def test_bounds_of_lanes_are_checked_too(folder: Path, monkeypatch, function) ->
             made(x, where, start)
 
 
-def test_a_recompiled_kernel_is_compiled(folder: Path) -> None:
+def test_a_recompiled_kernel_is_compiled(kernel_cache: Path) -> None:
     made = compiling.kernel(first)
     made(np.ones(1))
     made.recompile()

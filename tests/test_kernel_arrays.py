@@ -23,7 +23,6 @@ from numba.core.registry import CPUDispatcher, cpu_target
 import markovot
 from markovot import MarkovChain, costs, transport
 from markovot.pairwise import distance_matrix, nearest_neighbours
-from markovot.transport.compiled import compiling
 from markovot.transport.compiled.compiling import helper, kernel
 from markovot.transport.rows import array, flat
 from solving import value_iteration
@@ -171,23 +170,14 @@ def total(x):
     return x.size, (x[0] + x[1:].sum(), 0)
 
 
-@pytest.fixture
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """In an empty cache kernels are compiled, and their parts with them."""
-    monkeypatch.setenv("MARKOVOT_CACHE_DIR", str(tmp_path))
-    compiling.cache_directory.cache_clear()
-    yield
-    compiling.cache_directory.cache_clear()
-
-
-@pytest.mark.usefixtures("_own_cache")
+@pytest.mark.usefixtures("kernel_cache")
 @pytest.mark.parametrize(("part", "number"), [(same, 1), (count_and_tail, 1), (total, 0)])
 def test_a_part_that_hands_back_an_array_is_found(part: Any, number: int):
     kernel(lambda x: part(x) is None).compile((types.float64[::1],))  # to run it would free the array twice
     assert len(faults(part)) == number
 
 
-@pytest.mark.usefixtures("_own_cache")
+@pytest.mark.usefixtures("kernel_cache")
 def test_a_part_that_makes_an_array_is_not_compiled():
     @helper
     def part(x):

@@ -1,21 +1,12 @@
 """Progress bars, and what people read while kernels are compiled."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from markovot import _progress
 from markovot.transport.compiled import compiling
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("MARKOVOT_CACHE_DIR", str(tmp_path))
-    compiling.cache_directory.cache_clear()
-    yield
-    compiling.cache_directory.cache_clear()
 
 
 def compile_two() -> None:
@@ -31,7 +22,7 @@ def compile_two() -> None:
         compiling.kernel(function)(np.ones(2))
 
 
-def test_listeners_hear_of_each_kernel_that_is_compiled_and_of_none_that_is_read(cache):
+def test_listeners_hear_of_each_kernel_that_is_compiled_and_of_none_that_is_read(kernel_cache):
     heard: list[int] = []
     with _progress.told(heard.append):
         compile_two()
@@ -41,7 +32,7 @@ def test_listeners_hear_of_each_kernel_that_is_compiled_and_of_none_that_is_read
     assert heard == [1, 0, 2, 0]
 
 
-def test_nobody_is_told_after_the_end(cache):
+def test_nobody_is_told_after_the_end(kernel_cache):
     heard: list[int] = []
     with pytest.raises(RuntimeError), _progress.told(heard.append):
         raise RuntimeError
@@ -49,7 +40,7 @@ def test_nobody_is_told_after_the_end(cache):
     assert heard == []
 
 
-def test_the_bar_says_what_takes_long(cache, capsys: pytest.CaptureFixture[str]):
+def test_the_bar_says_what_takes_long(kernel_cache, capsys: pytest.CaptureFixture[str]):
     with _progress.bar(total=2, unit="pair", show=True) as bar:
         compile_two()
         bar.update(2)
@@ -60,7 +51,7 @@ def test_the_bar_says_what_takes_long(cache, capsys: pytest.CaptureFixture[str])
     assert "2/2" in shown
 
 
-def test_a_bar_that_is_not_shown_is_silent(cache, capsys: pytest.CaptureFixture[str]):
+def test_a_bar_that_is_not_shown_is_silent(kernel_cache, capsys: pytest.CaptureFixture[str]):
     with _progress.bar(total=2, unit="pair", show=False) as bar:
         compile_two()
         bar.update(2)
@@ -68,7 +59,7 @@ def test_a_bar_that_is_not_shown_is_silent(cache, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("progress", [True, False, None])
-def test_commands_say_it_on_terminals(cache, progress: bool | None, monkeypatch: pytest.MonkeyPatch):
+def test_commands_say_it_on_terminals(kernel_cache, progress: bool | None, monkeypatch: pytest.MonkeyPatch):
     program = pytest.importorskip("markovot.cli.program", reason="needs the extra cli", exc_type=ImportError)
     written = io.StringIO()  # which is no terminal
     monkeypatch.setattr("sys.stderr", written)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from numba.core.errors import TypingError
 
-from markovot.transport.compiled import compiling
 from markovot.transport.compiled.compiling import kernel
 from markovot.transport.compiled.simd import gather, lane_sum, load, scatter_add, splat, store
+
+pytestmark = pytest.mark.usefixtures("kernel_cache")
 
 
 def loading(x, where):
@@ -51,14 +52,6 @@ def strange(kind: str, good: np.ndarray) -> np.ndarray:
         "strided": lambda: np.repeat(good, 2)[::2],
         "reversed": lambda: good[::-1],
     }[kind]()
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MARKOVOT_CACHE_DIR", str(tmp_path))
-    compiling.cache_directory.cache_clear()
-    yield
-    compiling.cache_directory.cache_clear()
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
