@@ -114,12 +114,12 @@ def discounted_wl(
         return walks.distance((x, y), ground, epsilon, horizon, (rtol, max_iter), throw=throw)
     given = prepared((x, y), ground, epsilon, {"delta": delta.shape})
     _check_init(init, given)
+    starts = {} if init is None else _starts(init, given)
 
     def call(part: Part, derivatives: bool) -> DistanceCall:
-        start = None if init is None else starts.get(_place(part))
+        start = starts.get(_place(part)) if starts else None
         return DistanceCall(part.pairing, rtol, max_iter, start, polish=derivatives)
 
-    starts = {} if init is None else _starts(init, given)
     inputs = Inputs(given.ground, given.x, given.y, *given.laws(), given.items(delta), given.epsilon)
     answer, found = solved_in_parts(given, inputs, call)
     return packaged(answer, found, ChainSolution, throw=throw)
